@@ -1,0 +1,208 @@
+"""What is stored about learning. The columns of `ml_trade_features` follow from the registry in ml/features.py."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from ml.features import FEATURES, Feature, Kind
+from positions.models import allowed, book_field
+from positions.words import Feed, Outcome, Side
+
+
+class ModelStatus(models.TextChoices):
+    CANDIDATE = "candidate"
+    CHAMPION = "champion"
+    ARCHIVED = "archived"
+
+
+class Gate(models.TextChoices):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
+
+
+class PredictionMode(models.TextChoices):
+    OFF = "off"
+    SHADOW = "shadow"
+    FILTER = "filter"
+
+
+class Decision(models.TextChoices):
+    TAKE = "take"
+    SKIP = "skip"
+    ABSTAIN = "abstain"
+
+
+class TradeFeatures(models.Model):
+    """What the market looked like at a signal, taken or not: one typed column a feature, null with a reason."""
+
+    book = book_field()
+    signal_key = models.CharField(max_length=64)
+    symbol = models.CharField(max_length=16)
+    session = models.DateField()
+    signal_at = models.DateTimeField()
+    feed = models.CharField(max_length=9, choices=Feed.choices)
+    feature_set = models.CharField(max_length=16)
+    bars_used = models.PositiveIntegerField(help_text="bars of history behind the indicators")
+    complete = models.BooleanField(help_text="no null but those that a first trade or a missing quote explains")
+    missing = models.JSONField(default=dict, help_text="{feature: why it is null}")
+    taken = models.BooleanField(help_text="whether a trade was entered on the signal")
+    not_taken_reason = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        db_table = "ml_trade_features"
+        ordering = ["-signal_at", "-id"]
+        verbose_name_plural = "trade features"
+        constraints = [
+            models.UniqueConstraint(fields=["book", "signal_key"], name="features_once_a_signal"),
+            allowed("side", Side, "features_side"),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-signal_at", "-id"], name="features_newest_of_a_book"),
+            models.Index(fields=["-signal_at", "-id"], name="features_newest"),
+            models.Index(fields=["book", "session"], name="features_of_a_session"),
+        ]
+
+    def __str__(self) -> str:
+        return self.signal_key
+
+
+def _column(feature: Feature) -> "models.Field[Any, Any]":
+    help_text = feature.unit
+    if feature.kind is Kind.CATEGORICAL:
+        return models.CharField(max_length=16, null=True, choices=[(c, c) for c in feature.categories])
+    return models.FloatField(null=True, help_text=help_text)
+
+
+for _feature in FEATURES:
+    TradeFeatures.add_to_class(_feature.name, _column(_feature))
+
+
+class MLModel(models.Model):
+    """A trained model: its artifact (base64, signed), what it was trained on, how it did, and where it serves.
+
+    `book` is where it was trained. A champion serves `serving_book`; a model trained on an invented market serves a
+    real account only by a promotion that names it.
+    """
+
+    book = book_field()
+    version = models.CharField(max_length=64)
+    algorithm = models.CharField(max_length=32)
+    status = models.CharField(max_length=9, choices=ModelStatus.choices, default=ModelStatus.CANDIDATE)
+    gate = models.CharField(max_length=17, choices=Gate.choices)
+    gate_reasons = models.JSONField(default=list)
+    may_filter = models.BooleanField(default=False)
+    feature_set = models.CharField(max_length=16)
+    artifact = models.TextField(help_text="base64 of the signed pickle")
+    artifact_sha256 = models.CharField(max_length=64)
+    data_hash = models.CharField(max_length=64)
+    seed = models.PositiveIntegerField()
+    n_train = models.PositiveIntegerField()
+    n_validation = models.PositiveIntegerField()
+    n_test = models.PositiveIntegerField()
+    test_from = models.DateField()
+    test_to = models.DateField()
+    threshold = models.FloatField(null=True)
+    metrics = models.JSONField(help_text="pooled out-of-sample figures with intervals and baselines")
+    folds = models.JSONField(help_text="the same, a window each")
+    importance = models.JSONField(help_text="gain by feature")
+    manifest = models.JSONField(help_text="parameters, fold boundaries, library versions: what retraining needs")
+    created_at = models.DateTimeField()
+    serving_book = models.CharField(max_length=64, null=True)
+    promoted_at = models.DateTimeField(null=True)
+    promoted_by = models.CharField(max_length=150, blank=True)
+    promotion_reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        db_table = "ml_models"
+        ordering = ["-created_at", "-id"]
+        verbose_name = "model"
+        constraints = [
+            models.UniqueConstraint(fields=["book", "version"], name="model_version_once_a_book"),
+            models.UniqueConstraint(
+                fields=["serving_book"], condition=Q(status=ModelStatus.CHAMPION), name="model_one_champion_a_book"
+            ),
+            models.CheckConstraint(
+                condition=Q(status=ModelStatus.CHAMPION, serving_book__isnull=False)
+                | (~Q(status=ModelStatus.CHAMPION) & Q(serving_book__isnull=True)),
+                name="model_champion_serves_a_book",
+            ),
+            allowed("status", ModelStatus, "model_status"),
+            allowed("gate", Gate, "model_gate"),
+        ]
+        indexes = [models.Index(fields=["-created_at", "-id"], name="model_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.book} {self.version}"
+
+
+class Prediction(models.Model):
+    """What a model said of a signal before its outcome existed. Never changed, except that the outcome is joined."""
+
+    book = book_field()
+    signal_key = models.CharField(max_length=64)
+    model = models.ForeignKey(MLModel, models.CASCADE, related_name="predictions")
+    mode = models.CharField(max_length=6, choices=PredictionMode.choices)
+    p_raw = models.FloatField()
+    p_win = models.FloatField(help_text="calibrated probability of a WIN")
+    p_geometry = models.FloatField(help_text="risk / (risk + reward): the plan's own odds on a random walk")
+    threshold = models.FloatField(null=True)
+    decision = models.CharField(max_length=7, choices=Decision.choices)
+    reason = models.CharField(max_length=100, blank=True)
+    latency_us = models.FloatField(help_text="microseconds from features to decision")
+    predicted_at = models.DateTimeField()
+    outcome = models.CharField(max_length=4, choices=Outcome.choices, null=True)
+
+    class Meta:
+        db_table = "ml_predictions"
+        ordering = ["-predicted_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["book", "signal_key", "model"], name="prediction_once_a_signal_and_model"),
+            allowed("mode", PredictionMode, "prediction_mode"),
+            allowed("decision", Decision, "prediction_decision"),
+            models.CheckConstraint(
+                condition=Q(p_win__gte=0, p_win__lte=1, p_raw__gte=0, p_raw__lte=1), name="prediction_is_a_probability"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-predicted_at", "-id"], name="prediction_newest_of_a_book"),
+            models.Index(fields=["-predicted_at", "-id"], name="prediction_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.signal_key}: {self.p_win:.3f}"
+
+
+class Performance(models.Model):
+    """One session of one book in figures. Null where a figure is undefined (no trades, one trade, no variance)."""
+
+    book = book_field()
+    session = models.DateField()
+    signals = models.PositiveIntegerField()
+    feature_rows = models.PositiveIntegerField()
+    complete_feature_rows = models.PositiveIntegerField()
+    trades = models.PositiveIntegerField()
+    wins = models.PositiveIntegerField()
+    losses = models.PositiveIntegerField()
+    pnl = models.DecimalField(max_digits=16, decimal_places=6)
+    win_rate = models.FloatField(null=True)
+    average_pnl = models.FloatField(null=True)
+    average_r = models.FloatField(null=True)
+    profit_factor = models.FloatField(null=True)
+    sharpe_per_trade = models.FloatField(null=True, help_text="mean R / its standard deviation, never annualised")
+    max_drawdown_r = models.FloatField(null=True, help_text="in R along the session's closed trades")
+    exits = models.JSONField(help_text="{reason: trades closed for it}")
+    breakeven_moves = models.PositiveIntegerField()
+    predictions = models.PositiveIntegerField()
+    prediction_p99_ms = models.FloatField(null=True)
+    unprotected_seconds = models.FloatField()
+
+    class Meta:
+        db_table = "ml_performance"
+        ordering = ["-session", "-id"]
+        verbose_name_plural = "performance"
+        constraints = [models.UniqueConstraint(fields=["book", "session"], name="performance_once_a_session")]
+
+    def __str__(self) -> str:
+        return f"{self.book} {self.session}"

@@ -1,0 +1,270 @@
+"""What is stored about positions. Every row belongs to one book; prices and money are Decimal, times aware UTC."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+
+from positions.words import (
+    ExitReason,
+    ExitStatus,
+    Feed,
+    IntentStatus,
+    IntentStep,
+    Outcome,
+    Side,
+    StopMoveStatus,
+    TradeStatus,
+)
+
+
+def price_field(**options: Any) -> "models.DecimalField[Any, Decimal]":
+    return models.DecimalField(max_digits=14, decimal_places=6, **options)
+
+
+def money_field(**options: Any) -> "models.DecimalField[Any, Decimal]":
+    return models.DecimalField(max_digits=16, decimal_places=6, **options)
+
+
+def book_field() -> "models.CharField[Any, str]":
+    return models.CharField(max_length=64, help_text="simulated, replay:<hash>, paper:<account> or live:<account>")
+
+
+def allowed(field: str, words: type[models.TextChoices], name: str) -> models.CheckConstraint:
+    return models.CheckConstraint(condition=Q(**{f"{field}__in": words.values}), name=name)
+
+
+LIVE_STATUSES = (TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING)
+
+
+class Instrument(models.Model):
+    """A symbol on a book's watchlist."""
+
+    book = book_field()
+    symbol = models.CharField(max_length=16)
+    sector = models.CharField(max_length=64, blank=True)
+    sector_etf = models.CharField(max_length=16, blank=True)
+    tradable = models.BooleanField(default=True, help_text="off: watched for breadth and sectors, never traded")
+
+    class Meta:
+        db_table = "instruments"
+        ordering = ["book", "symbol"]
+        constraints = [models.UniqueConstraint(fields=["book", "symbol"], name="instrument_once_a_book")]
+
+    def __str__(self) -> str:
+        return self.symbol
+
+
+class Trade(models.Model):
+    """One signal that was acted on, from its entry order to its outcome.
+
+    `planned_entry`, `initial_stop` and `target` are the plan and never change; `stop_price` is the stop confirmed at
+    the broker. `risk_per_share` is R in dollars. `outcome` is NULL until the trade is closed; a net result of exactly
+    zero is a LOSS.
+    """
+
+    book = book_field()
+    signal_key = models.CharField(max_length=64, help_text="symbol, time and side of the signal")
+    symbol = models.CharField(max_length=16)
+    side = models.CharField(max_length=5, choices=Side.choices)
+    status = models.CharField(max_length=9, choices=TradeStatus.choices, default=TradeStatus.ENTERING)
+    strategy = models.CharField(max_length=128)
+    feed = models.CharField(max_length=9, choices=Feed.choices)
+    session = models.DateField(help_text="New York trading day")
+    exit_settings_hash = models.CharField(max_length=16, help_text="which exit rules and numbers it was traded under")
+
+    signal_at = models.DateTimeField()
+    planned_entry = price_field()
+    initial_stop = price_field()
+    target = price_field()
+    planned_quantity = models.PositiveIntegerField()
+    entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given")
+
+    entered_at = models.DateTimeField(null=True)
+    entry_price = price_field(null=True)
+    quantity = models.PositiveIntegerField(default=0, help_text="shares filled")
+    risk_per_share = price_field(null=True)
+    stop_price = price_field(null=True)
+    breakeven_set = models.BooleanField(default=False)
+
+    exited_at = models.DateTimeField(null=True)
+    exit_price = price_field(null=True)
+    exit_reason = models.CharField(max_length=17, choices=ExitReason.choices, null=True)
+    fees = money_field(default=Decimal(0))
+    pnl = money_field(null=True, help_text="dollars, after fees")
+    r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    outcome = models.CharField(max_length=4, choices=Outcome.choices, null=True)
+    unprotected_seconds = models.FloatField(default=0)
+
+    class Meta:
+        db_table = "trades"
+        ordering = ["-signal_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["book", "signal_key"], name="trade_once_a_signal"),
+            models.UniqueConstraint(
+                fields=["book", "symbol"], condition=Q(status__in=LIVE_STATUSES), name="trade_one_position_a_symbol"
+            ),
+            allowed("side", Side, "trade_side"),
+            allowed("status", TradeStatus, "trade_status"),
+            models.CheckConstraint(condition=Q(planned_quantity__gt=0), name="trade_quantity_positive"),
+            models.CheckConstraint(
+                condition=Q(planned_entry__gt=0, initial_stop__gt=0, target__gt=0), name="trade_prices_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(side=Side.LONG, initial_stop__lt=F("planned_entry"), target__gt=F("planned_entry"))
+                | Q(side=Side.SHORT, initial_stop__gt=F("planned_entry"), target__lt=F("planned_entry")),
+                name="trade_plan_on_the_right_side",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    status=TradeStatus.CLOSED,
+                    outcome__in=Outcome.values,
+                    exit_reason__in=ExitReason.values,
+                    pnl__isnull=False,
+                    exited_at__isnull=False,
+                )
+                | (~Q(status=TradeStatus.CLOSED) & Q(outcome__isnull=True, exited_at__isnull=True)),
+                name="trade_outcome_once_closed",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "status"], name="trade_open_of_a_book"),
+            models.Index(fields=["book", "session"], name="trade_of_a_session"),
+            models.Index(fields=["book", "-signal_at", "-id"], name="trade_newest_of_a_book"),
+            models.Index(fields=["-signal_at", "-id"], name="trade_newest"),
+            models.Index(fields=["symbol", "-signal_at"], name="trade_newest_of_a_symbol"),
+        ]
+
+    def __str__(self) -> str:
+        return self.signal_key
+
+
+class PositionExit(models.Model):
+    """An exit that we decided and executed: rule, evidence and result. A stop that filled at the broker has none."""
+
+    book = book_field()
+    trade = models.ForeignKey(Trade, models.CASCADE, related_name="exits")
+    rule = models.CharField(max_length=17, choices=ExitReason.choices)
+    status = models.CharField(max_length=10, choices=ExitStatus.choices, default=ExitStatus.PENDING)
+    evidence = models.JSONField(help_text="every input of the decision")
+    decided_at = models.DateTimeField()
+    decided_price = price_field()
+    quantity = models.PositiveIntegerField()
+    finished_at = models.DateTimeField(null=True)
+    exit_price = price_field(null=True)
+    pnl = money_field(null=True)
+    r_multiple = models.FloatField(null=True)
+    hold_seconds = models.FloatField(null=True)
+
+    class Meta:
+        db_table = "position_exits"
+        ordering = ["-decided_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trade"],
+                condition=Q(status__in=(ExitStatus.PENDING, ExitStatus.DONE)),
+                name="exit_one_open_or_final_a_trade",
+            ),
+            allowed("rule", ExitReason, "exit_rule"),
+            allowed("status", ExitStatus, "exit_status"),
+            models.CheckConstraint(condition=Q(quantity__gt=0, decided_price__gt=0), name="exit_values_positive"),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-decided_at", "-id"], name="exit_newest_of_a_book"),
+            models.Index(fields=["-decided_at", "-id"], name="exit_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule} of {self.trade_id}"
+
+
+class StopMove(models.Model):
+    """A stop that was to move, from where to where, and whether the broker confirmed it. A stop never loosens."""
+
+    book = book_field()
+    trade = models.ForeignKey(Trade, models.CASCADE, related_name="stop_moves")
+    status = models.CharField(max_length=9, choices=StopMoveStatus.choices, default=StopMoveStatus.OWED)
+    old_stop = price_field()
+    new_stop = price_field()
+    evidence = models.JSONField()
+    decided_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "stop_moves"
+        ordering = ["-decided_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["trade"], condition=Q(status=StopMoveStatus.OWED), name="stop_move_one_owed_a_trade"
+            ),
+            allowed("status", StopMoveStatus, "stop_move_status"),
+            models.CheckConstraint(condition=Q(old_stop__gt=0, new_stop__gt=0), name="stop_move_prices_positive"),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-decided_at", "-id"], name="stop_move_newest_of_a_book"),
+            models.Index(fields=["-decided_at", "-id"], name="stop_move_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.old_stop} to {self.new_stop}"
+
+
+class OrderIntent(models.Model):
+    """The journal of orders: written before an order is sent, completed from what the broker says of it."""
+
+    book = book_field()
+    trade = models.ForeignKey(Trade, models.CASCADE, related_name="intents")
+    client_order_id = models.CharField(max_length=128)
+    step = models.CharField(max_length=5, choices=IntentStep.choices)
+    attempt = models.PositiveSmallIntegerField(default=1)
+    status = models.CharField(max_length=9, choices=IntentStatus.choices, default=IntentStatus.INTENDED)
+    quantity = models.PositiveIntegerField()
+    stop_price = price_field(null=True)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    broker_order_id = models.CharField(max_length=64, blank=True)
+    filled_quantity = models.PositiveIntegerField(default=0)
+    filled_price = price_field(null=True, help_text="average of the fills")
+    error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        db_table = "order_intents"
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["book", "client_order_id"], name="intent_id_once_a_book"),
+            allowed("step", IntentStep, "intent_step"),
+            allowed("status", IntentStatus, "intent_status"),
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="intent_quantity_positive"),
+            models.CheckConstraint(
+                condition=Q(stop_price__isnull=True) | Q(stop_price__gt=0), name="intent_stop_price_positive"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-created_at", "-id"], name="intent_newest_of_a_book"),
+            models.Index(fields=["-created_at", "-id"], name="intent_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return self.client_order_id
+
+
+class WorkerLease(models.Model):
+    """Who does a job that only one process may do. The epoch grows with each new holder, so that an old one notices."""
+
+    book = book_field()
+    name = models.CharField(max_length=64)
+    holder = models.CharField(max_length=128)
+    epoch = models.PositiveBigIntegerField(default=1)
+    acquired_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    last_error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        db_table = "worker_leases"
+        ordering = ["book", "name"]
+        constraints = [models.UniqueConstraint(fields=["book", "name"], name="lease_once_a_job")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.book}"

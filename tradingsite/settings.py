@@ -1,0 +1,187 @@
+"""Settings of the site. Everything that differs between machines comes from the environment (see .env.example);
+what a trader changes while trading (switches, thresholds) is in LIVE_SETTINGS and edited in the admin."""
+
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+
+from tradingsite.environment import env_bool, env_list, env_str, installation_secret
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = Path(env_str("VAR_DIR", str(BASE_DIR / "var")))
+VAR_DIR.mkdir(parents=True, exist_ok=True)
+
+DEBUG = env_bool("DEBUG", False)
+SECRET_KEY = env_str("SECRET_KEY", "") or installation_secret(VAR_DIR / "secret_key")
+MODEL_SIGNING_KEY = env_str("MODEL_SIGNING_KEY", "") or SECRET_KEY
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", "")
+
+HTTPS = env_bool("HTTPS", False)
+SECURE_SSL_REDIRECT = HTTPS
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_HSTS_PRELOAD = HTTPS
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "constance",
+    "django_q",
+    "django_filters",
+    "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "positions",
+    "ml",
+    "reports",
+    "tradingsite",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "tradingsite.urls"
+WSGI_APPLICATION = "tradingsite.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "tradingsite" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+def database(url: str) -> dict[str, Any]:
+    """One database's settings, tuned for its engine: WAL and short locks on SQLite, a pool on PostgreSQL."""
+    config: dict[str, Any] = dict(dj_database_url.parse(url))
+    if config["ENGINE"].endswith("sqlite3"):
+        config["OPTIONS"] = {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+    elif config["ENGINE"].endswith("postgresql"):
+        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 5}
+        if env_bool("DATABASE_POOL", True):
+            config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+    return config
+
+
+DATABASES = {"default": database(env_str("DATABASE_URL", f"sqlite:///{VAR_DIR / 'db.sqlite3'}"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en-us"
+USE_TZ = True
+TIME_ZONE = "America/New_York"  # what people read; everything stored is UTC
+USE_I18N = False
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+LOGIN_URL = "admin:login"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "knox.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["tradingsite.kit.permissions.ViewPermissionRequired"],
+    "DEFAULT_PAGINATION_CLASS": "tradingsite.kit.pagination.NewestFirstPagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "PAGE_SIZE": 100,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Trading site API",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# retry > timeout > the longest task; a failed task is not run again by itself and missed runs are not caught up:
+# a training or an order task must never run twice because a worker died.
+Q_CLUSTER = {
+    "name": "tradingsite",
+    "orm": "default",
+    "workers": 2,
+    "timeout": 1800,
+    "retry": 2100,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "catch_up": False,
+    "poll": 1,
+    "save_limit": 1000,
+    "time_zone": "America/New_York",
+}
+
+# Which trades the site looks at unless told otherwise, and which strategy makes the signals.
+BOOK = env_str("BOOK", "simulated")
+STRATEGY = env_str("STRATEGY", "positions.strategy.VwapCross")
+
+LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
+    # name: (default, help with unit and range, type)
+    "LOW_VOLUME_EXIT": (True, "Exit when volume dries up (rule low_volume).", bool),
+    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the volume at entry, 0 to 1.", float),
+    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, at entry and now, 1 to 30.", int),
+    "TIME_LIMIT_EXIT": (True, "Exit a trade that shows no profit in time (rule time_limit).", bool),
+    "TIME_LIMIT_MINUTES": (15.0, "time_limit: minutes since entry, above 0.", float),
+    "MOMENTUM_EXIT": (True, "Exit when MACD crosses its signal line against the trade (rule momentum_reversal).", bool),
+    "BREAKEVEN": (True, "Move the stop to breakeven once the trade has earned its risk.", bool),
+    "BREAKEVEN_AT_R": (1.0, "breakeven: unrealised profit in R that moves the stop, above 0.", float),
+    "FLATTEN_MINUTES": (5.0, "session_close: minutes before the session's close when every trade is closed.", float),
+    "COST_PER_SHARE": (0.01, "Cost in dollars per share and side used for breakeven, time_limit and simulated fills.", float),
+    "RISK_PER_TRADE": (0.005, "Fraction of the account's equity risked between entry and stop, 0 to 0.05.", float),
+    "MAX_NOTIONAL": (0.2, "Largest position as a fraction of the account's equity, 0 to 4.", float),
+    "MAX_OPEN_POSITIONS": (10, "protection: entries are blocked at this number of open trades.", int),
+    "DAILY_LOSS_LIMIT": (0.03, "protection: entries are blocked once the session has lost this fraction of equity.", float),
+    "PREDICTION_MODE": ("shadow", "off: no predictions. shadow: predict and log. filter: also skip what the model would skip.", str),
+}
+CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
+CONSTANCE_CONFIG = LIVE_SETTINGS
+CONSTANCE_ADDITIONAL_FIELDS = {
+    str: ["django.forms.ChoiceField", {"choices": [("off", "off"), ("shadow", "shadow"), ("filter", "filter")]}],
+}
+
+UNFOLD = {"SITE_TITLE": "Trading site", "SITE_HEADER": "Trading site", "SHOW_HISTORY": True}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": env_str("LOG_LEVEL", "WARNING")},
+}
