@@ -56,7 +56,7 @@ class Opinion:
 
 
 class Adviser(Protocol):
-    """The word from above: the loop hands over every signal and every closed trade; ml answers, the roof plugs it in."""
+    """The word from above: the loop hands over every signal and what became of it; ml answers, the roof plugs it in."""
 
     def on_signal(self, signal: Signal, bank: "IndicatorBank") -> Opinion: ...
 

@@ -1,9 +1,116 @@
-"""What commands share at the terminal."""
+"""What commands share at the terminal: one-line errors with a documented exit status, a console, a progress bar.
+
+Exit status: 0 done, 1 the command failed and says why, 2 bad input or configuration, 3 the database cannot be reached,
+130 interrupted.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import DatabaseError
+
+from tradingsite.environment import BadEnvironment
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BAD_CONFIGURATION = 2
+NO_DATABASE = 3
+INTERRUPTED = 130
+
+# SQLite's own names of what keeps a program from its file; the rest (SQLITE_ERROR: bad SQL) is a mistake in a program.
+SQLITE_OUT_OF_REACH = {
+    "SQLITE_CANTOPEN",
+    "SQLITE_BUSY",
+    "SQLITE_READONLY",
+    "SQLITE_IOERR",
+    "SQLITE_FULL",
+    "SQLITE_NOTADB",
+    "SQLITE_CORRUPT",
+    "SQLITE_PERM",
+}
+# Classes of SQLSTATE: connection, authorisation, unknown database, resources, server shutting down or starting.
+POSTGRESQL_OUT_OF_REACH = ("08", "28", "3D", "53", "57P")
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    yield
+    """End the process with one line on stderr and a status where the cause lies outside the program.
+
+    Programming errors keep their traceback, and `--traceback` shows it for the rest too.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, BadEnvironment, ImproperlyConfigured, DatabaseError) as error:
+        told = _told(error)
+        if told is None or "--traceback" in sys.argv:
+            raise
+        message, status = told
+        print(message, file=sys.stderr)  # noqa: T201  # the terminal is this module's job
+        sys.exit(status)
+
+
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit status for an error from outside the program; None for a mistake in it."""
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted.", INTERRUPTED
+    if not isinstance(error, DatabaseError):
+        return f"Configuration: {error}", BAD_CONFIGURATION
+    if _is_out_of_reach(error):
+        return f"The database cannot be reached: {_reason(error)}. Check DATABASE_URL.", NO_DATABASE
+    if _is_missing_table(error):
+        return f"{_first_line(error)}. If the database is new: python manage.py migrate", BAD_CONFIGURATION
+    return None
+
+
+def _is_out_of_reach(error: DatabaseError) -> bool:
+    if name := getattr(error.__cause__, "sqlite_errorname", None):
+        return "_".join(name.split("_")[:2]) in SQLITE_OUT_OF_REACH  # SQLITE_BUSY_SNAPSHOT is a kind of SQLITE_BUSY
+    state = getattr(error.__cause__, "sqlstate", "not of PostgreSQL")
+    return state is None or state.startswith(POSTGRESQL_OUT_OF_REACH)
+
+
+def _is_missing_table(error: DatabaseError) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) == "42P01" or str(error).startswith("no such table")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")
+
+
+def _reason(error: DatabaseError) -> str:
+    """The pool only knows that it waited in vain; one connection of its own says why."""
+    from django.db import OperationalError, connection
+
+    if type(error.__cause__).__name__ != "PoolTimeout":
+        return _first_line(error)
+    alone = connection.copy(alias="diagnosis")
+    alone.settings_dict["OPTIONS"].pop("pool")
+    try:
+        alone.ensure_connection()
+    except OperationalError as direct:
+        return _first_line(direct)
+    alone.close()
+    return _first_line(error)
+
+
+def console(stderr: bool = False) -> "Console":
+    """A rich console that writes plain lines where there is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left, shown only on a terminal. Call what it gives with the number of units done since."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    screen = console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,9 +1,20 @@
-"""Typed readers of the environment, used by settings alone."""
+"""Typed readers of the environment, used by settings and checks. A `.env` file fills in what the environment lacks."""
 
 import contextlib
 import os
 import secrets
 from pathlib import Path
+
+from dotenv import load_dotenv
+
+
+class BadEnvironment(ValueError):
+    """A value in the environment cannot be used; the message names the variable and says what would do."""
+
+
+def read_env_file(path: Path) -> None:
+    """Add what the file sets to the environment; what is set already wins, and a missing file is no error."""
+    load_dotenv(path, override=False)
 
 
 def env_str(name: str, default: str) -> str:
@@ -11,7 +22,7 @@ def env_str(name: str, default: str) -> str:
 
 
 def env_bool(name: str, default: bool) -> bool:
-    """Read a switch. Raises ValueError on anything but true/false, yes/no, on/off, 1/0."""
+    """Read a switch. Raises BadEnvironment on anything but true/false, yes/no, on/off, 1/0."""
     raw = os.environ.get(name, "").strip().lower()
     if not raw:
         return default
@@ -19,11 +30,20 @@ def env_bool(name: str, default: bool) -> bool:
         return True
     if raw in {"0", "false", "no", "off"}:
         return False
-    raise ValueError(f"{name}={raw!r} is not a switch; use true or false")
+    raise BadEnvironment(f"{name}={raw!r} is not a switch; use true or false")
 
 
 def env_list(name: str, default: str) -> list[str]:
     return [part.strip() for part in env_str(name, default).split(",") if part.strip()]
+
+
+def state_folder(path: Path) -> Path:
+    """The folder for what is kept on disk, made on first use. Raises BadEnvironment where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadEnvironment(f"VAR_DIR={path} cannot be used as a folder: {error.strerror}") from error
+    return path
 
 
 def installation_secret(path: Path) -> str:

@@ -1,16 +1,26 @@
 """Settings of the site. Everything that differs between machines comes from the environment (see .env.example);
 what a trader changes while trading (switches, thresholds) is in LIVE_SETTINGS and edited in the admin."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from tradingsite.environment import env_bool, env_list, env_str, installation_secret
+from tradingsite.environment import (
+    BadEnvironment,
+    env_bool,
+    env_list,
+    env_str,
+    installation_secret,
+    read_env_file,
+    state_folder,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = Path(env_str("VAR_DIR", str(BASE_DIR / "var")))
-VAR_DIR.mkdir(parents=True, exist_ok=True)
+read_env_file(BASE_DIR / ".env")
+VAR_DIR = state_folder(Path(env_str("VAR_DIR", str(BASE_DIR / "var"))))
 
 DEBUG = env_bool("DEBUG", False)
 SECRET_KEY = env_str("SECRET_KEY", "") or installation_secret(VAR_DIR / "secret_key")
@@ -29,6 +39,7 @@ SECURE_HSTS_PRELOAD = HTTPS
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
+    "unfold.contrib.constance",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -78,9 +89,18 @@ TEMPLATES = [
 ]
 
 
+DATABASE_URLS = "use sqlite:///FILE or postgres://USER:PASSWORD@HOST:PORT/NAME"
+
+
 def database(url: str) -> dict[str, Any]:
-    """One database's settings, tuned for its engine: WAL and short locks on SQLite, a pool on PostgreSQL."""
-    config: dict[str, Any] = dict(dj_database_url.parse(url))
+    """One database's settings, tuned for its engine: WAL and short locks on SQLite, a pool on PostgreSQL.
+
+    Raises BadEnvironment, without the URL (it may hold a password), for a URL of anything else.
+    """
+    try:
+        config: dict[str, Any] = dict(dj_database_url.parse(url))
+    except ValueError as error:
+        raise BadEnvironment(f"DATABASE_URL is malformed; {DATABASE_URLS}") from error
     if config["ENGINE"].endswith("sqlite3"):
         config["OPTIONS"] = {
             "timeout": 20,
@@ -91,6 +111,8 @@ def database(url: str) -> dict[str, Any]:
         config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 5}
         if env_bool("DATABASE_POOL", True):
             config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+    else:
+        raise BadEnvironment(f"DATABASE_URL names a database that is not supported; {DATABASE_URLS}")
     return config
 
 
@@ -106,9 +128,17 @@ LANGUAGE_CODE = "en-us"
 USE_TZ = True
 TIME_ZONE = "America/New_York"  # what people read; everything stored is UTC
 USE_I18N = False
-STATIC_URL = "static/"
-STATIC_ROOT = VAR_DIR / "static"
+FORMAT_MODULE_PATH = ["tradingsite.formats"]
 LOGIN_URL = "admin:login"
+
+# Served straight out of the installed packages: nothing to collect first, nothing fetched from elsewhere. The path of
+# plotly.js is looked up without importing plotly.
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True
+_plotly = find_spec("plotly")
+STATICFILES_DIRS = (
+    [("plotly", Path(_plotly.origin).parent / "package_data")] if _plotly is not None and _plotly.origin else []
+)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -128,6 +158,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "COMPONENT_SPLIT_REQUEST": True,
 }
@@ -151,6 +182,7 @@ Q_CLUSTER = {
 # Which trades the site looks at unless told otherwise, and which strategy makes the signals.
 BOOK = env_str("BOOK", "simulated")
 STRATEGY = env_str("STRATEGY", "positions.strategy.VwapCross")
+ALPACA_API_KEY = env_str("ALPACA_API_KEY", "")
 
 LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
     # name: (default, help with unit and range, type)
@@ -163,20 +195,62 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
     "BREAKEVEN": (True, "Move the stop to breakeven once the trade has earned its risk.", bool),
     "BREAKEVEN_AT_R": (1.0, "breakeven: unrealised profit in R that moves the stop, above 0.", float),
     "FLATTEN_MINUTES": (5.0, "session_close: minutes before the session's close when every trade is closed.", float),
-    "COST_PER_SHARE": (0.01, "Cost in dollars per share and side used for breakeven, time_limit and simulated fills.", float),
+    "COST_PER_SHARE": (
+        0.01,
+        "Cost in dollars per share and side in breakeven, time_limit and simulated fills.",
+        float,
+    ),
     "RISK_PER_TRADE": (0.005, "Fraction of the account's equity risked between entry and stop, 0 to 0.05.", float),
     "MAX_NOTIONAL": (0.2, "Largest position as a fraction of the account's equity, 0 to 4.", float),
     "MAX_OPEN_POSITIONS": (10, "protection: entries are blocked at this number of open trades.", int),
-    "DAILY_LOSS_LIMIT": (0.03, "protection: entries are blocked once the session has lost this fraction of equity.", float),
-    "PREDICTION_MODE": ("shadow", "off: no predictions. shadow: predict and log. filter: also skip what the model would skip.", str),
+    "DAILY_LOSS_LIMIT": (
+        0.03,
+        "protection: entries are blocked once the session lost this fraction of equity.",
+        float,
+    ),
+    "PREDICTION_MODE": (
+        "shadow",
+        "off: no predictions. shadow: predict and log. filter: also skip what the model would skip.",
+        str,
+    ),
 }
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 CONSTANCE_CONFIG = LIVE_SETTINGS
+CONSTANCE_CONFIG_FIELDSETS = {
+    "Early exits": [
+        "LOW_VOLUME_EXIT",
+        "LOW_VOLUME_FRACTION",
+        "LOW_VOLUME_BARS",
+        "TIME_LIMIT_EXIT",
+        "TIME_LIMIT_MINUTES",
+        "MOMENTUM_EXIT",
+        "FLATTEN_MINUTES",
+    ],
+    "Breakeven": ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"],
+    "Size and protections": ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"],
+    "Predictions": ["PREDICTION_MODE"],
+}
 CONSTANCE_ADDITIONAL_FIELDS = {
-    str: ["django.forms.ChoiceField", {"choices": [("off", "off"), ("shadow", "shadow"), ("filter", "filter")]}],
+    **UNFOLD_CONSTANCE_ADDITIONAL_FIELDS,
+    str: [
+        "django.forms.ChoiceField",
+        {
+            "choices": [("off", "off"), ("shadow", "shadow"), ("filter", "filter")],
+            "widget": "unfold.widgets.UnfoldAdminSelectWidget",
+        },
+    ],
 }
 
-UNFOLD = {"SITE_TITLE": "Trading site", "SITE_HEADER": "Trading site", "SHOW_HISTORY": True}
+UNFOLD = {
+    "SITE_TITLE": "Trading site",
+    "SITE_HEADER": "Trading site",
+    "SITE_SYMBOL": "candlestick_chart",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "tradingsite.dashboard.dashboard",
+    "SIDEBAR": {"navigation": "tradingsite.dashboard.navigation"},
+}
 
 LOGGING = {
     "version": 1,
@@ -184,4 +258,6 @@ LOGGING = {
     "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": env_str("LOG_LEVEL", "WARNING")},
+    # Every failed attempt would be a line; the one that gives up is raised and told by the console.
+    "loggers": {"psycopg.pool": {"level": "ERROR"}},
 }

@@ -1,4 +1,4 @@
-"""What the house says to a broker and hears from it: typed orders, positions and errors. No broker's wire format here."""
+"""What the house says to a broker and hears from it: typed orders, positions and errors; no wire format."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,7 +41,7 @@ class OrderStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """A whole-share order. `stop_price` is given for stops only. Stops are good till cancelled, the rest for the day."""
+    """A whole-share order; `stop_price` for stops only. Stops are good till cancelled, the rest for the day."""
 
     client_order_id: str
     symbol: str

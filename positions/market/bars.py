@@ -74,7 +74,10 @@ class SessionBars:
         values, share = self.values, self.share_above_vwap
         for i in range(values.shape[1]):
             above = None if share is None or np.isnan(share[i]) else float(share[i])
-            yield BarBatch(self.session.open + i * self.length, self.length, *values[:, i, :], share_above_vwap=above)
+            opened, high, low, close, volume, vwap = values[:, i, :]
+            yield BarBatch(
+                self.session.open + i * self.length, self.length, opened, high, low, close, volume, vwap, above
+            )
 
     @property
     def bar_count(self) -> int:
@@ -114,11 +117,12 @@ class BarHistory:
 
         Early closes are shorter and count for the bars they have.
         """
-        total = np.zeros((bars, symbols))
+        total: Floats = np.zeros((bars, symbols))
         count = np.zeros((bars, symbols))
         for past in self._sessions:
             volume = past.values[4][:bars]
             known = np.isfinite(volume)
             total[: len(volume)] += np.where(known, volume, 0.0)
             count[: len(volume)] += known
-        return np.divide(total, count, out=np.full((bars, symbols), np.nan), where=count > 0)
+        total[count == 0] = np.nan
+        return total / np.maximum(count, 1)

@@ -51,3 +51,15 @@ def sessions_between(first: date, last: date) -> list[Session]:
     """All sessions from first to last, both included."""
     days = _exchange().sessions_in_range(first.isoformat(), last.isoformat())
     return [session for day in days if (session := session_of(day.date())) is not None]
+
+
+def market_session(now: datetime, session: Session) -> str:
+    """Which part of the day it is: the first hour is `open`, the last `close`, with what lies around and between."""
+    hour = timedelta(hours=1)
+    if now < session.open:
+        return "pre_market"
+    if now >= session.close:
+        return "after_hours"
+    if now < session.open + hour:
+        return "open"
+    return "close" if now >= session.close - hour else "mid_day"

@@ -1,0 +1,131 @@
+"""Figures of a series of trades or sessions, as pure functions of arrays.
+
+A value that is undefined (too few observations, no variance, nothing lost) is None, never 0 or infinity. A WIN is a
+result above zero after fees; exactly zero is a LOSS. r is a trade's result in R: dollars after fees over the dollars
+risked between entry and initial stop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+SESSIONS_A_YEAR = 252
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided confidence interval at CONFIDENCE."""
+
+    low: float
+    high: float
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def mean(values: Floats) -> float | None:
+    """sum(x) / n; over r this is the expectancy. None without values."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def win_rate(pnl: Floats) -> float | None:
+    """count(pnl > 0) / n. None without trades."""
+    return mean((pnl > 0).astype(np.float64))
+
+
+def profit_factor(pnl: Floats) -> float | None:
+    """sum of gains / |sum of losses|. None where nothing was lost."""
+    lost = float(-pnl[pnl < 0].sum())
+    return float(pnl[pnl > 0].sum()) / lost if lost > 0 else None
+
+
+def sharpe_per_trade(r: Floats) -> float | None:
+    """mean(r) / sd(r), sd with n - 1; never annualised. None below two trades or without variance."""
+    return None if _constant(r) else float(np.mean(r) / np.std(r, ddof=1))
+
+
+def daily_sharpe(returns: Floats) -> float | None:
+    """mean(x) / sd(x) * sqrt(252), sd with n - 1, risk-free rate 0.
+
+    `returns` holds one fraction of equity for every session of the exchange, 0 for those without a trade.
+    """
+    ratio = sharpe_per_trade(returns)
+    return None if ratio is None else ratio * float(np.sqrt(SESSIONS_A_YEAR))
+
+
+def sortino(returns: Floats) -> float | None:
+    """mean(x) / sqrt(mean(min(x, 0)^2)) * sqrt(252), the mean of squares over all sessions. None without a loss.
+
+    `returns` as for daily_sharpe.
+    """
+    if not (returns < 0).any():
+        return None
+    downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2))
+    return float(np.mean(returns) / downside * np.sqrt(SESSIONS_A_YEAR))
+
+
+def max_drawdown_r(r: Floats) -> float | None:
+    """Largest fall, in R, of the running sum of r from its highest point so far; the sum starts at 0.
+
+    `r` in the order in which the trades closed. Not negative; None without trades.
+    """
+    if not len(r):
+        return None
+    total = np.concatenate(([0.0], np.cumsum(r)))
+    return float(np.max(np.maximum.accumulate(total) - total))
+
+
+def max_drawdown(equity: Floats, start: float) -> float | None:
+    """Largest fall as a fraction of the highest equity so far; `equity` at the end of each session, `start` before
+    the first one (dollars, above 0). Not negative; None without sessions.
+    """
+    if not len(equity):
+        return None
+    values = np.concatenate(([start], equity))
+    peak = np.maximum.accumulate(values)
+    return float(np.max((peak - values) / peak))
+
+
+def share_interval(hits: int, n: int) -> Interval | None:
+    """Wilson's interval for a share of independent observations (Wilson 1927). None without observations."""
+    if n == 0:
+        return None
+    from scipy.special import ndtri
+
+    z2 = float(ndtri((1 + CONFIDENCE) / 2)) ** 2
+    share = hits / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval | None:
+    """t-interval for the mean over trades, with a standard error that lets the trades of one session move together.
+
+    `sessions[i]` names the session of `values[i]`. With G sessions, n trades and e_g the sum of x - mean in session g,
+    SE^2 = G / (G - 1) * sum(e_g^2) / n^2 and the quantile is Student's with G - 1 degrees of freedom (Cochran 1977,
+    Sampling Techniques, 6.3). Where every session has as many trades this is the t-interval over session means; where
+    every trade is a session of its own, the plain t-interval. None below two sessions or without variance.
+    """
+    groups, members = np.unique(np.asarray(sessions), return_inverse=True)
+    if len(groups) < 2 or _constant(values):
+        return None
+    from scipy.special import stdtrit
+
+    centre = float(np.mean(values))
+    residuals = np.bincount(members, weights=values - centre)
+    if np.allclose(residuals, 0.0, atol=1e-12 * float(np.ptp(values))):
+        return None
+    count = len(groups)
+    error = float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+    return Interval(centre - half, centre + half)
+
+
+def _constant(values: Floats) -> bool:
+    return len(values) < 2 or float(np.ptp(values)) == 0.0

@@ -1,0 +1,53 @@
+"""Moves the stop of a trade that has earned its risk to breakeven, looked at every 30 seconds."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from positions.execution import Execution
+from positions.exit_monitor import market_view, position_view
+from positions.market.indicators import IndicatorBank
+from positions.rules import ExitSettings, breakeven_stop
+from positions.store import LiveTrade, Store
+from positions.words import TradeStatus
+
+INTERVAL_SECONDS = 30
+
+
+class BreakevenStopManager:
+    """At +1R the stop goes to entry plus round-trip costs, once a trade; a stop never loosens."""
+
+    def __init__(
+        self, bank: IndicatorBank, store: Store, execution: Execution, settings: Callable[[], ExitSettings]
+    ) -> None:
+        self._bank = bank
+        self._store = store
+        self._execution = execution
+        self._settings = settings
+        self._seen = -1
+
+    def monitor_for_breakeven(self) -> None:
+        """Look once at every open trade. Returns at once if no bar has come in since the last look."""
+        if self._seen == self._bank.version:
+            return
+        self._seen = self._bank.version
+        candidates = [
+            mine
+            for mine in self._store.live.values()
+            if mine.trade.status == TradeStatus.OPEN and not mine.trade.breakeven_set
+        ]
+        if not candidates:
+            return
+        settings = self._settings()
+        for mine in candidates:
+            row = self._bank.row_of[mine.trade.symbol]
+            if not self._bank.fresh[row] or mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
+                continue
+            position, market = position_view(mine.trade), market_view(self._bank, row, settings.low_volume_bars)
+            stop = breakeven_stop(position, market, settings)
+            if stop is not None:
+                profit_r = position.profit(market.close) / position.risk
+                self.move_stop_to_breakeven(mine, stop, {"close": market.close, "profit_r": profit_r})
+
+    def move_stop_to_breakeven(self, mine: LiveTrade, stop: Decimal, evidence: dict[str, float]) -> bool:
+        """Replace the stop at the broker; False if it refused, the old stop then stands."""
+        return self._execution.move_stop(mine, stop, evidence)

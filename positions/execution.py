@@ -1,0 +1,509 @@
+"""Enter, protect, move a stop, exit: claimed in the store, journaled before it is sent, resumable after any crash.
+
+Each job is a generator whose every call to the broker or the store is a yielded step, so that faults can be enumerated
+at each boundary; `Execution` performs the steps. What a step finds at the broker decides, not what was hoped for: an
+order is sent only after looking at position and orders, with an id that the same intent always gets, and an unknown
+outcome is looked up before anything is sent again.
+"""
+
+import hashlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from positions.broker.port import (
+    Broker,
+    BrokerError,
+    Order,
+    OrderKind,
+    OrderRequest,
+    OrderSide,
+    OrderStatus,
+    PositionIntent,
+    Rejected,
+)
+from positions.clock import Clock
+from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from positions.rules import ExitDecision, net_pnl
+from positions.store import Duplicate, LiveTrade, Row, Store
+from positions.words import (
+    ExitReason,
+    ExitStatus,
+    IntentStatus,
+    IntentStep,
+    Outcome,
+    Side,
+    StopMoveStatus,
+    TradeStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPositions:
+    """Answered with {symbol: Position}."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOrders:
+    """Answered with {client order id: working Order}."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindOrder:
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    request: OrderRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    order_id: str
+    stop_price: Decimal
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    row: Row
+    fields: tuple[str, ...]
+
+
+Step = ReadPositions | ReadOrders | FindOrder | Send | Replace | Cancel | Insert | Update
+Steps = Generator[Step, Any, None]
+
+_STATUS = {
+    OrderStatus.WORKING: IntentStatus.WORKING,
+    OrderStatus.FILLED: IntentStatus.FILLED,
+    OrderStatus.CANCELLED: IntentStatus.CANCELLED,
+    OrderStatus.EXPIRED: IntentStatus.CANCELLED,
+    OrderStatus.REPLACED: IntentStatus.REPLACED,
+    OrderStatus.REJECTED: IntentStatus.REJECTED,
+}
+_PROTECTING = (IntentStep.STOP, IntentStep.MOVE)
+_CLOSING = (IntentStep.STOP, IntentStep.MOVE, IntentStep.EXIT)
+_ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price", "finished_at", "error")
+
+
+class Execution:
+    """Performs what strategy, monitors and events ask for, for one book at one broker.
+
+    `cost_per_share` is what fills cost in dollars a share and side; `closed_listeners` hear of every trade that ends.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        clock: Clock,
+        installation: str,
+        cost_per_share: float,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._clock = clock
+        self._cost = Decimal(repr(cost_per_share))
+        self.closed_listeners: list[Callable[[Trade], None]] = []
+        book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
+        self._id_prefix = f"{installation}.{book}."
+        #: Symbols whose trade waits for something that no event will announce; everything after a start.
+        self.owed: set[str] = set(store.live)
+
+    # -- what others ask for
+
+    def enter(self, trade: Trade) -> bool:
+        """Send the entry order of a new trade. False if the signal was acted on before or a position is open."""
+        try:
+            self._run(self._enter(trade))
+        except Duplicate:
+            return False
+        return trade.status != TradeStatus.CANCELLED
+
+    def exit(self, mine: LiveTrade, decision: ExitDecision, price: float) -> bool:
+        """Claim the exit of a trade and start it. False if an exit is under way already."""
+        try:
+            self._run(self._claim_exit(mine, decision, price))
+        except Duplicate:
+            return False
+        return True
+
+    def move_stop(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> bool:
+        """Tighten the stop. False if the broker refused or a move is owed already."""
+        try:
+            self._run(self._move_stop(mine, new_stop, evidence))
+        except Duplicate:
+            return False
+        return mine.trade.stop_price == new_stop
+
+    def take_events(self) -> bool:
+        """Act on what the broker says has changed; True if anything did."""
+        changed = self._broker.changed_orders()
+        for order in changed:
+            mine, intent = self._intent_of(order)
+            if mine is not None and intent is not None:
+                self._run(self._order_changed(mine, intent, order))
+        return bool(changed)
+
+    def resume(self) -> None:
+        """Take up what is owed: exits that wait, orders whose outcome is unknown, stops that are missing."""
+        for symbol in sorted(self.owed):
+            self.owed.discard(symbol)
+            if symbol in self._store.live:
+                self._run(self._resume(self._store.live[symbol]))
+
+    def cancel_entry(self, mine: LiveTrade) -> None:
+        """Give up an entry that has not filled."""
+        for intent in mine.intents:
+            if intent.step == IntentStep.ENTRY and intent.status == IntentStatus.WORKING:
+                self._run(self._cancel(mine, intent))
+
+    # -- performing steps
+
+    def _run(self, steps: Steps) -> None:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._perform(step)
+                except (BrokerError, Duplicate) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration:
+            return
+
+    def _perform(self, step: Step) -> Any:
+        match step:
+            case Update(row, fields):
+                return self._store.update(row, *fields)
+            case Insert(row):
+                return self._store.insert(row)
+            case ReadPositions():
+                return self._broker.positions()
+            case ReadOrders():
+                return self._broker.open_orders()
+            case Send(request):
+                return self._broker.submit(request)
+            case Cancel(order_id):
+                return self._broker.cancel(order_id)
+            case Replace(order_id, stop_price, client_order_id):
+                return self._broker.replace_stop(order_id, stop_price, client_order_id)
+            case FindOrder(client_order_id):
+                return self._broker.order_by_client_id(client_order_id)
+
+    # -- the jobs, as steps
+
+    def _enter(self, trade: Trade) -> Steps:
+        yield Insert(trade)
+        mine = self._store.live[trade.symbol]
+        intent = yield from self._journal(mine, IntentStep.ENTRY, trade.planned_quantity)
+        yield from self._send(mine, intent)
+        if intent.status == IntentStatus.REJECTED:
+            trade.status = TradeStatus.CANCELLED
+            yield Update(trade, ("status",))
+
+    def _claim_exit(self, mine: LiveTrade, decision: ExitDecision, price: float) -> Steps:
+        trade = mine.trade
+        yield Insert(
+            PositionExit(
+                book=trade.book,
+                trade=trade,
+                rule=decision.rule,
+                evidence=decision.evidence,
+                decided_at=self._clock.now(),
+                decided_price=Decimal(f"{price:.4f}"),
+                quantity=trade.quantity,
+            )
+        )
+        trade.status = TradeStatus.EXITING
+        yield Update(trade, ("status",))
+        yield from self._exit(mine)
+
+    def _exit(self, mine: LiveTrade) -> Steps:
+        """One pass over an exit; run again until the position is flat. The order of work is the whole safety."""
+        trade = mine.trade
+        working = yield ReadOrders()
+        for intent in mine.intents:
+            if intent.step == IntentStep.EXIT and intent.client_order_id in working:
+                return
+        for intent in mine.intents:
+            if intent.step in _PROTECTING and intent.client_order_id in working:
+                yield from self._cancel(mine, intent)
+                mine.unprotected_since = mine.unprotected_since or self._clock.now()
+        positions = yield ReadPositions()
+        position = positions.get(trade.symbol)
+        sign = 1 if trade.side == Side.LONG else -1
+        held = sign * position.quantity if position else 0
+        quantity = min(held, trade.quantity - _filled(mine, _CLOSING))
+        if quantity <= 0 or position.available < quantity:
+            self.owed.add(trade.symbol)
+            return
+        intent = yield from self._journal(mine, IntentStep.EXIT, quantity)
+        yield from self._send(mine, intent)
+        if intent.status != IntentStatus.WORKING:
+            self.owed.add(trade.symbol)
+
+    def _protect(self, mine: LiveTrade) -> Steps:
+        """A stop for exactly the shares held; where the broker refuses it, out at the market."""
+        trade = mine.trade
+        mine.unprotected_since = mine.unprotected_since or self._clock.now()
+        for intent in mine.intents:
+            if intent.step in _PROTECTING and intent.status == IntentStatus.WORKING:
+                yield from self._cancel(mine, intent)
+        stop = trade.stop_price or trade.initial_stop
+        intent = yield from self._journal(mine, IntentStep.STOP, trade.quantity - _filled(mine, _CLOSING), stop)
+        yield from self._send(mine, intent)
+        if intent.status == IntentStatus.WORKING:
+            trade.stop_price = stop
+            yield Update(trade, ("stop_price", "unprotected_seconds"))
+        elif intent.status == IntentStatus.REJECTED and mine.exit is None:
+            price = float(trade.entry_price or trade.planned_entry)
+            evidence = {"stop": float(stop), "stop_refused": intent.error, "price": price}
+            yield from self._claim_exit(mine, ExitDecision(ExitReason.STOP, evidence), price)
+
+    def _move_stop(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> Steps:
+        trade = mine.trade
+        working = [i for i in mine.intents if i.step in _PROTECTING and i.status == IntentStatus.WORKING]
+        if not working or trade.stop_price is None:
+            self.owed.add(trade.symbol)
+            return
+        old = working[-1]
+        move = StopMove(
+            book=trade.book,
+            trade=trade,
+            old_stop=trade.stop_price,
+            new_stop=new_stop,
+            evidence=evidence,
+            decided_at=self._clock.now(),
+        )
+        yield Insert(move)
+        intent = yield from self._journal(mine, IntentStep.MOVE, old.quantity, new_stop)
+        try:
+            order = yield Replace(old.broker_order_id, new_stop, intent.client_order_id)
+        except Rejected as error:
+            yield from self._note_failure(intent, IntentStatus.REJECTED, error)
+            move.status = StopMoveStatus.REFUSED
+            yield Update(move, ("status",))
+            return
+        except BrokerError as error:
+            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            self.owed.add(trade.symbol)
+            return
+        old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
+        yield Update(old, _ORDER_FIELDS)
+        yield from self._adopt(mine, intent, order)
+
+    def _move_confirmed(self, mine: LiveTrade, new_stop: Decimal) -> Steps:
+        for move in mine.moves:
+            if move.status == StopMoveStatus.OWED and move.new_stop == new_stop:
+                move.status, move.confirmed_at = StopMoveStatus.CONFIRMED, self._clock.now()
+                yield Update(move, ("status", "confirmed_at"))
+        mine.trade.stop_price, mine.trade.breakeven_set = new_stop, True
+        yield Update(mine.trade, ("stop_price", "breakeven_set"))
+
+    def _resume(self, mine: LiveTrade) -> Steps:
+        for intent in list(mine.intents):
+            if intent.status in (IntentStatus.UNKNOWN, IntentStatus.INTENDED, IntentStatus.WORKING):
+                yield from self._look_up(mine, intent)
+        trade = mine.trade
+        if trade.status == TradeStatus.EXITING:
+            yield from self._exit(mine)
+        elif trade.status == TradeStatus.OPEN and not any(
+            i.step in _PROTECTING and i.status == IntentStatus.WORKING for i in mine.intents
+        ):
+            yield from self._protect(mine)
+
+    def _look_up(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        try:
+            order = yield FindOrder(intent.client_order_id)
+        except BrokerError as error:
+            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            self.owed.add(mine.trade.symbol)
+            return
+        if order is not None:
+            yield from self._adopt(mine, intent, order)
+            yield from self._order_changed(mine, intent, order)
+        elif intent.step == IntentStep.MOVE:
+            yield from self._note_failure(intent, IntentStatus.REJECTED, "the replacement never reached the broker")
+            for move in mine.moves:
+                if move.status == StopMoveStatus.OWED:
+                    move.status = StopMoveStatus.REFUSED
+                    yield Update(move, ("status",))
+        else:
+            yield from self._send(mine, intent)
+
+    # -- orders and what becomes of them
+
+    def _journal(
+        self, mine: LiveTrade, step: IntentStep, quantity: int, stop_price: Decimal | None = None
+    ) -> Generator[Step, Any, OrderIntent]:
+        trade = mine.trade
+        attempt = 1 + sum(intent.step == step for intent in mine.intents)
+        intent = OrderIntent(
+            book=trade.book,
+            trade=trade,
+            client_order_id=f"{self._id_prefix}{trade.signal_key}-{step}{attempt}",
+            step=step,
+            attempt=attempt,
+            quantity=quantity,
+            stop_price=stop_price,
+            created_at=self._clock.now(),
+        )
+        yield Insert(intent)
+        return intent
+
+    def _send(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        try:
+            order = yield Send(_request(mine.trade, intent))
+        except Rejected as error:
+            yield from self._note_failure(intent, IntentStatus.REJECTED, error)
+        except BrokerError as error:
+            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            self.owed.add(mine.trade.symbol)
+        else:
+            yield from self._adopt(mine, intent, order)
+
+    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
+        """The broker has the order: say so in the journal."""
+        intent.broker_order_id, intent.status = order.id, IntentStatus.WORKING
+        yield Update(intent, _ORDER_FIELDS)
+        if intent.step in _CLOSING and mine.unprotected_since is not None:
+            mine.trade.unprotected_seconds += (self._clock.now() - mine.unprotected_since).total_seconds()
+            mine.unprotected_since = None
+        if intent.step == IntentStep.MOVE and intent.stop_price is not None:
+            yield from self._move_confirmed(mine, intent.stop_price)
+
+    def _note_failure(self, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+        intent.status, intent.error = status, str(error)[:300]
+        if status == IntentStatus.REJECTED:
+            intent.finished_at = self._clock.now()
+        yield Update(intent, _ORDER_FIELDS)
+
+    def _cancel(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        try:
+            yield Cancel(intent.broker_order_id)
+        except BrokerError as error:
+            # Filled meanwhile, or not heard: the next event or look-up tells.
+            intent.error = str(error)[:300]
+            yield Update(intent, ("error",))
+            self.owed.add(mine.trade.symbol)
+            return
+        intent.status, intent.finished_at = IntentStatus.CANCELLED, self._clock.now()
+        yield Update(intent, _ORDER_FIELDS)
+
+    def _intent_of(self, order: Order) -> tuple[LiveTrade | None, OrderIntent | None]:
+        mine = self._store.live.get(order.symbol)
+        if mine is None:
+            return None, None
+        return mine, next((i for i in mine.intents if i.client_order_id == order.client_order_id), None)
+
+    def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
+        news = order.filled_quantity > intent.filled_quantity
+        status = _STATUS[order.status]
+        if not news and intent.status == status:
+            return
+        intent.status = status
+        intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price
+        if order.status.is_final:
+            intent.finished_at = order.filled_at or self._clock.now()
+        yield Update(intent, _ORDER_FIELDS)
+        if intent.step == IntentStep.ENTRY:
+            yield from self._entry_changed(mine, intent, news)
+        elif news and _filled(mine, _CLOSING) >= mine.trade.quantity:
+            yield from self._close(mine, intent)
+        elif order.status.is_final and order.status is not OrderStatus.REPLACED:
+            self.owed.add(mine.trade.symbol)
+
+    def _entry_changed(self, mine: LiveTrade, intent: OrderIntent, news: bool) -> Steps:
+        trade = mine.trade
+        if news:
+            assert intent.filled_price is not None
+            sign = 1 if trade.side == Side.LONG else -1
+            trade.entry_price, trade.quantity = intent.filled_price, intent.filled_quantity
+            trade.entered_at = trade.entered_at or intent.finished_at or self._clock.now()
+            # Filled beyond the stop: there is no distance left to measure, the plan's own stands.
+            risk = sign * (trade.entry_price - trade.initial_stop)
+            trade.risk_per_share = risk if risk > 0 else abs(trade.planned_entry - trade.initial_stop)
+            trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
+            yield Update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            yield from self._protect(mine)
+        elif intent.status in (IntentStatus.CANCELLED, IntentStatus.REJECTED) and not trade.quantity:
+            trade.status = TradeStatus.CANCELLED
+            yield Update(trade, ("status",))
+
+    def _close(self, mine: LiveTrade, last: OrderIntent) -> Steps:
+        trade, claimed = mine.trade, mine.exit
+        assert trade.entry_price is not None
+        assert trade.entered_at is not None
+        assert trade.risk_per_share is not None
+        fills = [i for i in mine.intents if i.step in _CLOSING and i.filled_price is not None]
+        value = sum((i.filled_price * i.filled_quantity for i in fills if i.filled_price), start=Decimal(0))
+        trade.exit_price = (value / sum(i.filled_quantity for i in fills)).quantize(Decimal("0.000001"))
+        trade.exited_at = last.finished_at or self._clock.now()
+        trade.fees = 2 * trade.quantity * self._cost
+        trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
+        trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
+        trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
+        trade.status = TradeStatus.CLOSED
+        by_exit = last.step == IntentStep.EXIT and claimed is not None
+        if by_exit and claimed is not None:
+            trade.exit_reason = claimed.rule
+        else:
+            trade.exit_reason = ExitReason.BREAKEVEN_STOP if trade.breakeven_set else ExitReason.STOP
+        if claimed is not None:
+            claimed.status = ExitStatus.DONE if by_exit else ExitStatus.SUPERSEDED
+            claimed.finished_at, claimed.exit_price = trade.exited_at, trade.exit_price
+            claimed.pnl, claimed.r_multiple = trade.pnl, trade.r_multiple
+            claimed.hold_seconds = (trade.exited_at - trade.entered_at).total_seconds()
+            yield Update(claimed, ("status", "finished_at", "exit_price", "pnl", "r_multiple", "hold_seconds"))
+        yield Update(
+            trade,
+            (
+                "exit_price",
+                "exited_at",
+                "fees",
+                "pnl",
+                "r_multiple",
+                "outcome",
+                "status",
+                "exit_reason",
+                "unprotected_seconds",
+            ),
+        )
+        self.owed.discard(trade.symbol)
+        for listener in self.closed_listeners:
+            listener(trade)
+
+
+def _filled(mine: LiveTrade, steps: tuple[IntentStep, ...]) -> int:
+    return sum(intent.filled_quantity for intent in mine.intents if intent.step in steps)
+
+
+def _request(trade: Trade, intent: OrderIntent) -> OrderRequest:
+    buying = (trade.side == Side.LONG) is (intent.step == IntentStep.ENTRY)
+    if intent.step == IntentStep.ENTRY:
+        position_intent = PositionIntent.BUY_TO_OPEN if buying else PositionIntent.SELL_TO_OPEN
+    else:
+        position_intent = PositionIntent.BUY_TO_CLOSE if buying else PositionIntent.SELL_TO_CLOSE
+    return OrderRequest(
+        client_order_id=intent.client_order_id,
+        symbol=trade.symbol,
+        side=OrderSide.BUY if buying else OrderSide.SELL,
+        kind=OrderKind.MARKET if intent.stop_price is None else OrderKind.STOP,
+        quantity=intent.quantity,
+        intent=position_intent,
+        stop_price=intent.stop_price,
+    )

@@ -1,0 +1,114 @@
+"""Watches open trades every 10 seconds and gets out of those that have stopped working."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from positions import rules
+from positions.execution import Execution
+from positions.market.indicators import IndicatorBank
+from positions.models import Trade
+from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
+from positions.store import LiveTrade, Store
+from positions.words import Side, TradeStatus
+
+INTERVAL_SECONDS = 10
+
+
+def position_view(trade: Trade) -> PositionView:
+    """An open trade as the rules see it."""
+    assert trade.entry_price is not None
+    assert trade.risk_per_share is not None
+    assert trade.entered_at is not None
+    return PositionView(
+        side=Side(trade.side),
+        entry=float(trade.entry_price),
+        stop=float(trade.stop_price or trade.initial_stop),
+        target=float(trade.target),
+        risk=float(trade.risk_per_share),
+        entered_at=trade.entered_at,
+        entry_volume=trade.entry_volume,
+        breakeven_set=trade.breakeven_set,
+    )
+
+
+def market_view(bank: IndicatorBank, row: int, volume_bars: int) -> MarketView:
+    """A symbol's last completed bar as the rules see it."""
+    return MarketView(
+        high=float(bank.high[row]),
+        low=float(bank.low[row]),
+        close=float(bank.close[row]),
+        mean_volume=bank.mean_volume(row, volume_bars),
+        macd_histogram=float(bank.macd_histogram[row]),
+        previous_macd_histogram=float(bank.previous_macd_histogram[row]),
+        minutes_to_close=bank.minutes_to_close,
+    )
+
+
+class ExitMonitor:
+    """One object for live trading and replay. `settings` is asked anew in every tick that has something to look at.
+
+    Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
+    time_limit, low_volume. No rule but session_close acts on a symbol without a bar in the last minute, and none on a
+    bar that ended before the entry.
+    """
+
+    def __init__(
+        self, bank: IndicatorBank, store: Store, execution: Execution, settings: Callable[[], ExitSettings]
+    ) -> None:
+        self._bank = bank
+        self._store = store
+        self._execution = execution
+        self._settings = settings
+        self._seen = -1
+
+    def tick(self, now: datetime) -> None:
+        """Look once at every open trade. Returns at once if no bar has come in since the last look."""
+        if self._seen == self._bank.version:
+            return
+        self._seen = self._bank.version
+        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
+        if not open_trades:
+            return
+        settings = self._settings()
+        for mine in open_trades:
+            decision = self.decide(mine.trade, settings, now)
+            if decision is not None:
+                self.execute_early_exit(mine, decision)
+
+    def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
+        row = self._bank.row_of[trade.symbol]
+        over = rules.check_session_close(self._bank.minutes_to_close, settings)
+        if over is not None:
+            return over
+        if not self._bank.fresh[row] or trade.entered_at is None or self._bank.now <= trade.entered_at:
+            return None
+        position = position_view(trade)
+        market = market_view(self._bank, row, settings.low_volume_bars)
+        return (
+            rules.check_target(position, market)
+            or self.check_momentum_exit(position, market, settings)
+            or self.check_time_exit(position, market, settings, now)
+            or self.check_volume_exit(position, market, settings)
+        )
+
+    def check_volume_exit(
+        self, position: PositionView, market: MarketView, settings: ExitSettings
+    ) -> ExitDecision | None:
+        """Rule `low_volume`; see positions.rules.check_volume."""
+        return rules.check_volume(position, market, settings)
+
+    def check_time_exit(
+        self, position: PositionView, market: MarketView, settings: ExitSettings, now: datetime
+    ) -> ExitDecision | None:
+        """Rule `time_limit`; see positions.rules.check_time."""
+        return rules.check_time(position, market, settings, now)
+
+    def check_momentum_exit(
+        self, position: PositionView, market: MarketView, settings: ExitSettings
+    ) -> ExitDecision | None:
+        """Rule `momentum_reversal`; see positions.rules.check_momentum."""
+        return rules.check_momentum(position, market, settings)
+
+    def execute_early_exit(self, mine: LiveTrade, decision: ExitDecision) -> bool:
+        """Claim the exit and start it; False if the trade is leaving already."""
+        return self._execution.exit(mine, decision, float(self._bank.close[self._bank.row_of[mine.trade.symbol]]))

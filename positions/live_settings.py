@@ -1,0 +1,46 @@
+"""The live settings (edited in the admin, in force on the next tick) as the frozen values that rules take."""
+
+from constance.utils import get_values_for_keys
+
+from positions.rules import ExitSettings, RiskSettings
+
+
+def exit_settings() -> ExitSettings:
+    """One query."""
+    value = get_values_for_keys(
+        [
+            "LOW_VOLUME_EXIT",
+            "LOW_VOLUME_FRACTION",
+            "LOW_VOLUME_BARS",
+            "TIME_LIMIT_EXIT",
+            "TIME_LIMIT_MINUTES",
+            "MOMENTUM_EXIT",
+            "BREAKEVEN",
+            "BREAKEVEN_AT_R",
+            "FLATTEN_MINUTES",
+            "COST_PER_SHARE",
+        ]
+    )
+    return ExitSettings(
+        low_volume=value["LOW_VOLUME_EXIT"],
+        low_volume_fraction=value["LOW_VOLUME_FRACTION"],
+        low_volume_bars=value["LOW_VOLUME_BARS"],
+        time_limit=value["TIME_LIMIT_EXIT"],
+        time_limit_minutes=value["TIME_LIMIT_MINUTES"],
+        momentum_reversal=value["MOMENTUM_EXIT"],
+        breakeven=value["BREAKEVEN"],
+        breakeven_at_r=value["BREAKEVEN_AT_R"],
+        flatten_minutes=value["FLATTEN_MINUTES"],
+        cost_per_share=value["COST_PER_SHARE"],
+    )
+
+
+def risk_settings() -> RiskSettings:
+    """One query."""
+    value = get_values_for_keys(["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"])
+    return RiskSettings(
+        risk_per_trade=value["RISK_PER_TRADE"],
+        max_notional=value["MAX_NOTIONAL"],
+        max_open_positions=value["MAX_OPEN_POSITIONS"],
+        daily_loss_limit=value["DAILY_LOSS_LIMIT"],
+    )

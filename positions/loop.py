@@ -1,0 +1,155 @@
+"""The main job: bars in, signals out, trades entered, watched and closed. The same object trades live and replays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from positions.breakeven_manager import BreakevenStopManager
+from positions.broker.exchange import SimulatedExchange
+from positions.broker.port import Account, Broker
+from positions.clock import ReplayClock
+from positions.execution import Execution
+from positions.exit_monitor import ExitMonitor
+from positions.market.bars import BarBatch, BarHistory
+from positions.market.calendar import Session
+from positions.market.indicators import IndicatorBank
+from positions.market.market_regime import MarketState
+from positions.models import Trade
+from positions.rules import ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
+from positions.store import Store
+from positions.strategy import Adviser, Signal, Strategy
+from positions.words import Feed, Side, TradeStatus
+
+ENTRY_PATIENCE = timedelta(minutes=2)
+
+#: What trades are sized on where portfolio caps are off: every session starts from the same account.
+FIXED_ACCOUNT = Account(equity=Decimal(100_000), buying_power=Decimal("Infinity"))
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Who works together on one book. `protections` off sizes on a fixed account and blocks no entry."""
+
+    book: str
+    feed: Feed
+    bank: IndicatorBank
+    market: MarketState
+    strategy: Strategy
+    broker: Broker
+    store: Store
+    execution: Execution
+    exits: ExitMonitor
+    breakeven: BreakevenStopManager
+    adviser: Adviser
+    exit_settings: Callable[[], ExitSettings]
+    risk_settings: Callable[[], RiskSettings]
+    protections: bool
+
+
+class TradingLoop:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._strategy_name = f"{type(desk.strategy).__module__}.{type(desk.strategy).__qualname__}"
+        self._session_pnl = Decimal(0)
+        desk.execution.closed_listeners.append(self._count_result)
+
+    def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
+        self._desk.bank.open_session(session, length, history)
+        self._desk.market.open_session()
+        self._session_pnl = Decimal(0)
+
+    def _count_result(self, trade: Trade) -> None:
+        self._session_pnl += trade.pnl or 0
+
+    def on_bar(self, batch: BarBatch) -> None:
+        """A completed bar has arrived: update, get out, protect, then look for entries."""
+        desk = self._desk
+        desk.bank.update(batch)
+        desk.market.update()
+        self.tick(desk.bank.now)
+        self.tick_breakeven()
+        self._give_up_old_entries(desk.bank.now)
+        for signal in desk.strategy.signals(desk.bank):
+            self._consider(signal)
+
+    def tick(self, now: datetime) -> None:
+        """What every 10 seconds brings: the broker's news, what is owed, the exit rules."""
+        desk = self._desk
+        desk.execution.take_events()
+        if desk.execution.owed:
+            desk.execution.resume()
+        desk.exits.tick(now)
+
+    def tick_breakeven(self) -> None:
+        """What every 30 seconds brings."""
+        self._desk.breakeven.monitor_for_breakeven()
+
+    def _give_up_old_entries(self, now: datetime) -> None:
+        for mine in list(self._desk.store.live.values()):
+            if mine.trade.status == TradeStatus.ENTERING and now - mine.trade.signal_at > ENTRY_PATIENCE:
+                self._desk.execution.cancel_entry(mine)
+                self._desk.execution.take_events()
+
+    def _consider(self, signal: Signal) -> None:
+        desk = self._desk
+        opinion = desk.adviser.on_signal(signal, desk.bank)
+        reason = "" if opinion.take else opinion.reason
+        desk.adviser.on_decision(signal, reason or self._enter(signal))
+
+    def _enter(self, signal: Signal) -> str:
+        """Enter a trade on a signal; returns why not, "" if an entry order works."""
+        desk = self._desk
+        if signal.symbol in desk.store.live:
+            return "position_open"
+        exits, risk = desk.exit_settings(), desk.risk_settings()
+        entry = round_to_tick(signal.entry, up=signal.side is Side.LONG)
+        stop = initial_stop(signal.stop, signal.side)
+        target = round_to_tick(signal.target, up=signal.side is Side.LONG)
+        if not (0 < stop < entry < target if signal.side is Side.LONG else stop > entry > target > 0):
+            return "invalid_plan"
+        account = FIXED_ACCOUNT
+        if desk.protections:
+            account = desk.broker.account()
+            reason = blocked(len(desk.store.live), float(self._session_pnl), float(account.equity), risk)
+            if reason:
+                return reason
+        quantity = whole_shares(float(entry), float(stop), float(account.equity), float(account.buying_power), risk)
+        if quantity == 0:
+            return "too_small"
+        volume = desk.bank.mean_volume(signal.row, exits.low_volume_bars)
+        trade = Trade(
+            book=desk.book,
+            signal_key=signal.key,
+            symbol=signal.symbol,
+            side=signal.side,
+            strategy=self._strategy_name,
+            feed=desk.feed,
+            session=signal.session,
+            exit_settings_hash=exits.hash,
+            signal_at=signal.at,
+            planned_entry=entry,
+            initial_stop=stop,
+            target=target,
+            planned_quantity=quantity,
+            entry_volume=volume if volume == volume else None,
+        )
+        return "" if desk.execution.enter(trade) else "refused"
+
+
+def replay_bar(loop: TradingLoop, exchange: SimulatedExchange, clock: ReplayClock, batch: BarBatch) -> None:
+    """One bar of a simulated market, with the ticks that fall into it.
+
+    Orders that wait fill at the open, their stops are placed at once, the bar's range may touch them, and when the bar
+    is complete the loop looks at it.
+    """
+    clock.sleep_until(batch.start)
+    exchange.open_bar(batch)
+    loop.tick(batch.start)
+    for seconds in range(10, int(batch.length.total_seconds()), 10):
+        loop.tick(batch.start + timedelta(seconds=seconds))
+        if seconds % 30 == 0:
+            loop.tick_breakeven()
+    exchange.trade_bar(batch)
+    clock.sleep_until(batch.end)
+    loop.on_bar(batch)

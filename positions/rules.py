@@ -1,0 +1,202 @@
+"""The rules of risk and exit, as pure functions of what is known now. Prices in dollars, P/L and R after fees."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from math import floor, isfinite
+from typing import Any
+
+from positions.words import ExitReason, Side
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSettings:
+    """The exit rules' switches and numbers, as they stand at one moment; units in the live settings' help."""
+
+    low_volume: bool = True
+    low_volume_fraction: float = 0.5
+    low_volume_bars: int = 5
+    time_limit: bool = True
+    time_limit_minutes: float = 15.0
+    momentum_reversal: bool = True
+    breakeven: bool = True
+    breakeven_at_r: float = 1.0
+    flatten_minutes: float = 5.0
+    cost_per_share: float = 0.01
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits that name these settings on a trade."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskSettings:
+    """How much an entry may risk and when entries are blocked."""
+
+    risk_per_trade: float = 0.005
+    max_notional: float = 0.2
+    max_open_positions: int = 10
+    daily_loss_limit: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class PositionView:
+    """What the rules need to know of an open trade. `risk` is R in dollars a share."""
+
+    side: Side
+    entry: float
+    stop: float
+    target: float
+    risk: float
+    entered_at: datetime
+    entry_volume: float | None
+    breakeven_set: bool
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.side is Side.LONG else -1
+
+    def profit(self, price: float, cost_per_share: float = 0.0) -> float:
+        """Dollars a share if closed at `price`, after entry's and exit's costs."""
+        return self.sign * (price - self.entry) - 2 * cost_per_share
+
+
+@dataclass(frozen=True, slots=True)
+class MarketView:
+    """A symbol's last completed bar and what rules read beside it; NaN where not known."""
+
+    high: float
+    low: float
+    close: float
+    mean_volume: float
+    macd_histogram: float
+    previous_macd_histogram: float
+    minutes_to_close: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExitDecision:
+    rule: ExitReason
+    evidence: dict[str, Any]
+
+
+def check_volume(position: PositionView, market: MarketView, settings: ExitSettings) -> ExitDecision | None:
+    """Volume has dried up: the mean of the last bars is below a fraction of the same mean at entry."""
+    at_entry = position.entry_volume
+    if not settings.low_volume or not at_entry or not isfinite(market.mean_volume):
+        return None
+    fraction = market.mean_volume / at_entry
+    if fraction >= settings.low_volume_fraction:
+        return None
+    return ExitDecision(
+        ExitReason.LOW_VOLUME,
+        {
+            "mean_volume": market.mean_volume,
+            "entry_volume": at_entry,
+            "fraction": fraction,
+            "limit": settings.low_volume_fraction,
+            "bars": settings.low_volume_bars,
+        },
+    )
+
+
+def check_time(
+    position: PositionView, market: MarketView, settings: ExitSettings, now: datetime
+) -> ExitDecision | None:
+    """The trade had its time and is not above zero after costs."""
+    minutes = (now - position.entered_at).total_seconds() / 60
+    profit = position.profit(market.close, settings.cost_per_share)
+    if not settings.time_limit or minutes < settings.time_limit_minutes or profit > 0:
+        return None
+    return ExitDecision(
+        ExitReason.TIME_LIMIT,
+        {
+            "minutes": minutes,
+            "limit_minutes": settings.time_limit_minutes,
+            "profit_per_share": profit,
+            "close": market.close,
+        },
+    )
+
+
+def check_momentum(position: PositionView, market: MarketView, settings: ExitSettings) -> ExitDecision | None:
+    """MACD crossed its signal line against the trade on the last completed bar."""
+    before, now = position.sign * market.previous_macd_histogram, position.sign * market.macd_histogram
+    if not settings.momentum_reversal or not (before >= 0 > now):
+        return None
+    return ExitDecision(
+        ExitReason.MOMENTUM_REVERSAL,
+        {"macd_histogram": market.macd_histogram, "previous_macd_histogram": market.previous_macd_histogram},
+    )
+
+
+def check_target(position: PositionView, market: MarketView) -> ExitDecision | None:
+    """The completed bar reached the target; the stop, had it been touched too, has filled at the broker already."""
+    best = market.high if position.side is Side.LONG else market.low
+    if position.sign * (best - position.target) < 0:
+        return None
+    return ExitDecision(ExitReason.TARGET, {"target": position.target, "high": market.high, "low": market.low})
+
+
+def check_session_close(minutes_to_close: float, settings: ExitSettings) -> ExitDecision | None:
+    """The session is about to end; nothing is held overnight."""
+    if minutes_to_close > settings.flatten_minutes:
+        return None
+    return ExitDecision(
+        ExitReason.SESSION_CLOSE,
+        {"minutes_to_close": minutes_to_close, "flatten_minutes": settings.flatten_minutes},
+    )
+
+
+def breakeven_stop(position: PositionView, market: MarketView, settings: ExitSettings) -> Decimal | None:
+    """Where the stop belongs once the trade has earned its risk: entry plus round-trip costs, None while it has not.
+
+    On the tick, rounded so that the stop still pays the costs; never looser than the stop there is and never at or
+    past the market.
+    """
+    if not settings.breakeven or position.breakeven_set:
+        return None
+    if position.profit(market.close) < settings.breakeven_at_r * position.risk:
+        return None
+    level = position.entry + position.sign * 2 * settings.cost_per_share
+    stop = round_to_tick(level, up=position.side is Side.LONG)
+    tightens = position.sign * (float(stop) - position.stop) > 0
+    inside = position.sign * (market.close - float(stop)) > 0
+    return stop if tightens and inside else None
+
+
+def round_to_tick(price: float, *, up: bool) -> Decimal:
+    """To the cent from one dollar on, below to the hundredth of a cent (Rule 612 of Regulation NMS)."""
+    exact = Decimal(repr(round(price, 8)))
+    tick = Decimal("0.01") if exact >= 1 else Decimal("0.0001")
+    return (exact / tick).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * tick
+
+
+def initial_stop(price: float, side: Side) -> Decimal:
+    """The plan's stop on the tick, away from the market: below for a long, above for a short."""
+    return round_to_tick(price, up=side is Side.SHORT)
+
+
+def whole_shares(entry: float, stop: float, equity: float, buying_power: float, settings: RiskSettings) -> int:
+    """Shares whose loss at the stop is the risk per trade, within the largest notional and the buying power."""
+    by_risk = equity * settings.risk_per_trade / abs(entry - stop)
+    by_notional = min(equity * settings.max_notional, buying_power) / entry
+    return max(0, floor(min(by_risk, by_notional)))
+
+
+def blocked(open_positions: int, session_pnl: float, equity: float, settings: RiskSettings) -> str:
+    """Why no entry may be made now; "" if one may."""
+    if open_positions >= settings.max_open_positions:
+        return "max_open_positions"
+    if session_pnl <= -settings.daily_loss_limit * equity:
+        return "daily_loss_limit"
+    return ""
+
+
+def net_pnl(side: Side, entry: Decimal, exit_price: Decimal, quantity: int, fees: Decimal) -> Decimal:
+    """Dollars after fees."""
+    sign = 1 if side is Side.LONG else -1
+    return sign * (exit_price - entry) * quantity - fees

@@ -1,0 +1,151 @@
+"""What services write through: the database in live trading, memory in replay (flushed in batches), by the same rules.
+
+Both keep the live trades and the journal of their orders in memory, so that a tick without news costs no query.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from operator import attrgetter
+from typing import Protocol
+
+from django.db import IntegrityError, models, transaction
+
+from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
+from positions.words import ExitStatus, StopMoveStatus, TradeStatus
+
+Row = Trade | PositionExit | StopMove | OrderIntent
+
+_ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
+
+
+class Duplicate(Exception):
+    """The row exists already: somebody else was first, or this was done before."""
+
+
+class LiveTrade:
+    """A trade that is not over, with the rows that belong to it."""
+
+    __slots__ = ("exit", "intents", "moves", "past_exits", "trade", "unprotected_since")
+
+    def __init__(self, trade: Trade) -> None:
+        self.trade = trade
+        self.intents: list[OrderIntent] = []
+        self.exit: PositionExit | None = None
+        self.past_exits: list[PositionExit] = []
+        self.moves: list[StopMove] = []
+        self.unprotected_since: datetime | None = None
+
+
+class Store(Protocol):
+    """One book's open business. `insert` raises Duplicate where a unique constraint says no; `update` saves fields."""
+
+    book: str
+    live: dict[str, LiveTrade]
+
+    def insert(self, row: Row) -> None: ...
+
+    def update(self, row: Row, *fields: str) -> None: ...
+
+
+def _attach(live: dict[str, LiveTrade], row: Row) -> None:
+    if isinstance(row, Trade):
+        live[row.symbol] = LiveTrade(row)
+        return
+    mine = live[row.trade.symbol]
+    if isinstance(row, OrderIntent):
+        mine.intents.append(row)
+    elif isinstance(row, StopMove):
+        mine.moves.append(row)
+    else:
+        mine.exit = row
+
+
+def _detach(live: dict[str, LiveTrade], row: Row) -> LiveTrade | None:
+    """Forget what is over; returns the trade that has just ended."""
+    if isinstance(row, Trade) and row.status in _ENDED:
+        return live.pop(row.symbol)
+    if isinstance(row, PositionExit) and row.status == ExitStatus.SUPERSEDED:
+        mine = live[row.trade.symbol]
+        mine.exit = None
+        mine.past_exits.append(row)
+    return None
+
+
+class OrmStore:
+    """Every write goes to the database at once, where the constraints decide."""
+
+    def __init__(self, book: str) -> None:
+        self.book = book
+        self.live: dict[str, LiveTrade] = {}
+        trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).prefetch_related(
+            "intents", "stop_moves", "exits"
+        )
+        for trade in trades.order_by("id"):
+            _attach(self.live, trade)
+            children: tuple[Row, ...] = (*trade.intents.all(), *trade.stop_moves.all(), *trade.exits.all())
+            for row in sorted(children, key=attrgetter("pk")):
+                _attach(self.live, row)
+                _detach(self.live, row)
+
+    def insert(self, row: Row) -> None:
+        try:
+            with transaction.atomic():
+                row.save(force_insert=True)
+        except IntegrityError as error:
+            raise Duplicate(str(error)) from error
+        _attach(self.live, row)
+
+    def update(self, row: Row, *fields: str) -> None:
+        row.save(update_fields=fields)
+        _detach(self.live, row)
+
+
+class MemoryStore:
+    """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them."""
+
+    def __init__(self, book: str) -> None:
+        self.book = book
+        self.live: dict[str, LiveTrade] = {}
+        self._ended: list[LiveTrade] = []
+        self._signals: set[str] = set()
+        self._client_ids: set[str] = set()
+
+    def insert(self, row: Row) -> None:
+        if isinstance(row, Trade):
+            self._claim(self._signals, row.signal_key)
+            if row.symbol in self.live:
+                self._signals.discard(row.signal_key)
+                raise Duplicate(f"a position in {row.symbol} is open already")
+        elif isinstance(row, OrderIntent):
+            self._claim(self._client_ids, row.client_order_id)
+        elif isinstance(row, PositionExit) and self.live[row.trade.symbol].exit is not None:
+            raise Duplicate(f"an exit of {row.trade.signal_key} is under way already")
+        elif isinstance(row, StopMove) and any(
+            move.status == StopMoveStatus.OWED for move in self.live[row.trade.symbol].moves
+        ):
+            raise Duplicate(f"a stop move of {row.trade.signal_key} is owed already")
+        _attach(self.live, row)
+
+    @staticmethod
+    def _claim(taken: set[str], key: str) -> None:
+        if key in taken:
+            raise Duplicate(key)
+        taken.add(key)
+
+    def update(self, row: Row, *fields: str) -> None:
+        ended = _detach(self.live, row)
+        if ended is not None:
+            self._ended.append(ended)
+
+    def flush(self) -> None:
+        ended, self._ended = self._ended, []
+        with transaction.atomic():
+            Trade.objects.bulk_create([mine.trade for mine in ended], batch_size=500)
+            _write(OrderIntent, (intent for mine in ended for intent in mine.intents))
+            _write(StopMove, (move for mine in ended for move in mine.moves))
+            _write(PositionExit, (past for mine in ended for past in mine.past_exits))
+            _write(PositionExit, (mine.exit for mine in ended if mine.exit is not None))
+
+
+def _write(model: type[models.Model], rows: Iterable[models.Model]) -> None:
+    model._default_manager.bulk_create(list(rows), batch_size=500)

@@ -1,0 +1,202 @@
+"""Figures as data: each function returns a Plotly figure as plain lists and dicts, ready for JSON.
+
+Colours of text, grid and background are the page's, which knows whether it is dark. The two colours used here are
+Okabe and Ito's blue and vermillion, told apart by every kind of colour vision and on light and dark ground alike;
+what they say is said by a pattern or a label too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.statistics import share_interval
+
+Chart = dict[str, Any]
+Floats = NDArray[np.float64]
+
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8C8C8C"
+R_BIN, R_LOWEST, R_HIGHEST = 0.25, -3.0, 4.0
+TRADES_A_BIN, MOST_BINS = 30, 10
+
+
+@dataclass(frozen=True, slots=True)
+class ExitBar:
+    """Trades closed for one reason; `mean_r` is None where no trade's R is known."""
+
+    reason: str
+    trades: int
+    mean_r: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A trade on the timeline; times in the zone in which they are to be shown, `text` for the pointer."""
+
+    symbol: str
+    start: datetime
+    end: datetime
+    won: bool
+    text: str
+
+
+def equity(days: Sequence[date], r: Sequence[float], dollars: Sequence[float], day: date) -> Chart:
+    """Running sums of each session's result, in R above and in dollars below, with `day` marked."""
+    labels = ["start", *(one.isoformat() for one in days)]
+    marked = labels.index(day.isoformat())
+    data = []
+    for values, axis, name in ((r, "y", "R"), (dollars, "y2", "dollars")):
+        total = np.concatenate(([0.0], np.cumsum(values))).round(4).tolist()
+        hover = f"%{{x}}<br>%{{y:,.2f}} {name}<extra></extra>"
+        line = {"color": BLUE, "width": 2}
+        data.append(
+            {"type": "scatter", "mode": "lines", "x": labels, "y": total, "yaxis": axis, "line": line, "name": name}
+            | {"hovertemplate": hover}
+        )
+        data.append(
+            {"type": "scatter", "mode": "markers", "x": [labels[marked]], "y": [total[marked]], "yaxis": axis}
+            | {"marker": {"color": VERMILLION, "size": 11, "symbol": "diamond"}, "hovertemplate": hover}
+        )
+    return {
+        "data": data,
+        "layout": {
+            "height": 420,
+            "showlegend": False,
+            "xaxis": {"type": "category", "nticks": 6, "anchor": "y2"},
+            "yaxis": {"domain": [0.55, 1], "title": {"text": "R"}},
+            "yaxis2": {"domain": [0, 0.45], "title": {"text": "dollars"}},
+        },
+    }
+
+
+def r_distribution(session: Floats, book: Floats) -> Chart:
+    """Share of trades by result in R, in bins of R_BIN; the outermost bins hold everything beyond them."""
+    edges = np.arange(R_LOWEST, R_HIGHEST + R_BIN, R_BIN)
+    centres = ((edges[:-1] + edges[1:]) / 2).tolist()
+
+    def shares(r: Floats) -> list[float]:
+        counts, _ = np.histogram(np.clip(r, edges[0], edges[-1]), edges)
+        return [round(float(share), 5) for share in counts / max(len(r), 1)]
+
+    hover = "%{x:.2f} R: %{y:.1%}<extra></extra>"
+    return {
+        "data": [
+            {"type": "bar", "x": centres, "y": shares(session), "width": R_BIN * 0.8, "hovertemplate": hover}
+            | {"name": f"this session ({len(session)} trades)", "marker": {"color": BLUE}},
+            {"type": "scatter", "x": centres, "y": shares(book), "hovertemplate": hover, "mode": "lines"}
+            | {"name": f"book so far ({len(book)} trades)", "line": {"color": VERMILLION, "shape": "hvh", "width": 2}},
+        ],
+        "layout": {
+            "height": 320,
+            "xaxis": {"title": {"text": "R after fees"}, "range": [R_LOWEST - 0.1, R_HIGHEST + 0.1], "dtick": 1},
+            "yaxis": {"tickformat": ".0%", "title": {"text": "share of trades"}, "rangemode": "tozero"},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        },
+    }
+
+
+def exits(bars: Sequence[ExitBar]) -> Chart:
+    """Trades by exit reason: how many on the left, their mean R on the right."""
+    reasons = [bar.reason for bar in bars]
+    means = [bar.mean_r for bar in bars]
+    shared = {"type": "bar", "orientation": "h", "y": reasons, "textposition": "auto", "textangle": 0}
+    return {
+        "data": [
+            shared
+            | {"x": [bar.trades for bar in bars], "text": [str(bar.trades) for bar in bars], "marker": {"color": GREY}}
+            | {"hovertemplate": "%{y}: %{x} trades<extra></extra>"},
+            shared
+            | {"x": means, "text": ["" if mean is None else f"{mean:+.2f}" for mean in means], "xaxis": "x2"}
+            | {"marker": _outcome_marker([mean is not None and mean > 0 for mean in means])}
+            | {"hovertemplate": "%{y}: %{x:+.2f} R on average<extra></extra>"},
+        ],
+        "layout": {
+            "height": 110 + 34 * len(bars),
+            "showlegend": False,
+            "xaxis": {"domain": [0, 0.46], "title": {"text": "trades"}, "rangemode": "tozero", "nticks": 4},
+            "xaxis2": {"domain": [0.54, 1], "title": {"text": "mean R"}, "nticks": 4},
+            "yaxis": {"autorange": "reversed", "automargin": True},
+        },
+    }
+
+
+def timeline(spans: Sequence[Span]) -> Chart:
+    """A row a symbol, a bar a trade from entry to exit; losses are hatched."""
+    rows = list(dict.fromkeys(span.symbol for span in sorted(spans, key=lambda span: span.start)))
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": [span.symbol for span in chosen],
+                "base": [span.start.replace(tzinfo=None).isoformat() for span in chosen],
+                "x": [(span.end - span.start).total_seconds() * 1000 for span in chosen],
+                "customdata": [span.text for span in chosen],
+                "hovertemplate": "%{y} %{customdata}<extra></extra>",
+                "marker": _outcome_marker([span.won for span in chosen]),
+            }
+            for name, chosen in (
+                ("WIN", [span for span in spans if span.won]),
+                ("LOSS", [span for span in spans if not span.won]),
+            )
+        ],
+        "layout": {
+            "height": 130 + 20 * len(rows),
+            "barmode": "overlay",
+            "bargap": 0.25,
+            "xaxis": {"type": "date", "tickformat": "%H:%M", "nticks": 6, "side": "top"},
+            "yaxis": {
+                "categoryorder": "array",
+                "categoryarray": rows,
+                "autorange": "reversed",
+                "automargin": True,
+                "dtick": 1,
+            },
+            "legend": {"orientation": "h", "y": 0, "yanchor": "top", "x": 0},
+        },
+    }
+
+
+def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
+    """Predicted against observed share of WINs, in bins of equal size with 95 % intervals (Wilson).
+
+    As many bins as give each TRADES_A_BIN predictions, at most MOST_BINS. `p_win` must not be empty.
+    """
+    order = np.argsort(p_win, kind="stable")
+    bins = np.array_split(order, min(MOST_BINS, max(1, len(order) // TRADES_A_BIN)))
+    predicted = [float(p_win[members].mean()) for members in bins]
+    observed = [float(won[members].mean()) for members in bins]
+    above, below = [], []
+    for members, share in zip(bins, observed, strict=True):
+        interval = share_interval(int(won[members].sum()), len(members))
+        assert interval is not None  # no bin is empty
+        above.append(interval.high - share)
+        below.append(share - interval.low)
+    return {
+        "data": [
+            {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
+            | {"line": {"color": GREY, "dash": "dash"}, "name": "perfectly calibrated"},
+            {"type": "scatter", "mode": "markers+text", "x": predicted, "y": observed, "name": "observed, 95 %"}
+            | {"text": [f"n {len(members)}" for members in bins], "textposition": "bottom right"}
+            | {"error_y": {"type": "data", "array": above, "arrayminus": below}}
+            | {"marker": {"color": BLUE, "size": 9}}
+            | {"hovertemplate": "predicted %{x:.1%}, observed %{y:.1%}, %{text}<extra></extra>"},
+        ],
+        "layout": {
+            "height": 380,
+            "xaxis": {"range": [0, 1], "tickformat": ".0%", "title": {"text": "predicted P(win)"}},
+            "yaxis": {"range": [0, 1], "tickformat": ".0%", "title": {"text": "won"}},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        },
+    }
+
+
+def _outcome_marker(won: Sequence[bool]) -> Chart:
+    return {
+        "color": [BLUE if one else VERMILLION for one in won],
+        "pattern": {"shape": ["" if one else "/" for one in won]},
+    }

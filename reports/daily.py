@@ -1,0 +1,373 @@
+"""The daily report: one session of a book beside the whole book so far, every figure with its n and its interval."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+from django.conf import settings
+from django.template.loader import render_to_string
+
+from ml.models import MLModel
+from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
+from positions.market.calendar import NEW_YORK
+from positions.models import Trade
+from positions.words import Outcome
+from reports import charts
+from reports.figures import Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
+
+#: Below this many trades an average says nothing: one half-width of its interval is about 0.4 R.
+FEW_TRADES = 30
+
+MARKETS = {
+    "simulated": "These trades are invented: a simulated market. They say nothing about a real one.",
+    "replay": "These trades were never made: bars from a file replayed, with simulated fills.",
+    "paper": "Paper account: real prices, the broker's simulated fills, no money.",
+    "live": "Live account: real money.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TradeLine:
+    """A closed trade as the report lists it; times are New York's, money is dollars after fees."""
+
+    symbol: str
+    side: str
+    entered_at: datetime
+    exited_at: datetime
+    quantity: int
+    entry_price: Decimal | None
+    exit_price: Decimal | None
+    exit_reason: str
+    pnl: Decimal
+    r_multiple: float | None
+    outcome: str
+    admin_path: str
+
+    @property
+    def entered(self) -> str:
+        return f"{self.entered_at:%H:%M}"
+
+    @property
+    def exited(self) -> str:
+        return f"{self.exited_at:%H:%M}"
+
+    @property
+    def result(self) -> str:
+        return dollars(self.pnl)
+
+    @property
+    def in_r(self) -> str:
+        return in_r(self.r_multiple)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A Plotly figure and the words around it."""
+
+    key: str
+    title: str
+    caption: str
+    figure: charts.Chart
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    book: str
+    market: str
+    day: date
+    sessions: int
+    headline: str
+    baseline: str
+    model: str
+    lines: tuple[Line, ...]
+    exits: tuple[Line, ...]
+    trades: tuple[TradeLine, ...]
+    pictures: tuple[Picture, ...]
+
+
+def build_report(book: str, day: date) -> Report:
+    """Everything about one session; refreshes the rows of `ml_performance` up to it."""
+    tracker = PerformanceTracker(book)
+    history = tracker.read(last=day)
+    history.setdefault(day, SessionRecord(day))
+    tracker.store(history.values())
+    return _report(book, day, history, _latest_model(book))
+
+
+def write_report(book: str, day: date) -> Path:
+    """Write the session's HTML page and return its path, which is the same each time."""
+    return _write(build_report(book, day))
+
+
+def write_missing(book: str) -> list[Path]:
+    """Write the page of every session of the book that has none, oldest first."""
+    tracker = PerformanceTracker(book)
+    history = tracker.read()
+    tracker.store(history.values())
+    model = _latest_model(book)
+    missing = [day for day in history if not report_path(book, day).exists()]
+    return [_write(_report(book, day, _until(history, day), model)) for day in missing]
+
+
+def report_path(book: str, day: date) -> Path:
+    return _folder() / re.sub(r"[^A-Za-z0-9_-]", "-", book) / f"{day.isoformat()}.html"
+
+
+def render_html(report: Report) -> str:
+    return render_to_string(
+        "reports/daily.html",
+        {"report": report, "figures": {picture.key: picture.figure for picture in report.pictures}},
+    )
+
+
+def render_json(report: Report) -> str:
+    """The report without its pictures; prices and money as decimal strings, times ISO 8601."""
+    content = asdict(replace(report, pictures=()))
+    del content["pictures"]
+    return json.dumps(content, indent=2, default=_plain, allow_nan=False)
+
+
+def render_markdown(report: Report) -> str:
+    parts = [
+        f"# {report.book}, {_long_date(report.day)}",
+        f"**{report.market}**",
+        report.headline,
+        report.baseline,
+        report.model,
+        _markdown_table(f"Figures (book so far: {report.sessions} sessions)", report.lines),
+    ]
+    if report.exits:
+        parts.append(_markdown_table("Mean R by exit", report.exits))
+    if report.trades:
+        head = "| symbol | side | in | out | exit | P/L | R |\n|---|---|---|---|---|---:|---:|"
+        rows = [
+            f"| {t.symbol} | {t.side} | {t.entered} | {t.exited} | {t.exit_reason} | {t.result} | {t.in_r} |"
+            for t in report.trades
+        ]
+        parts.append("\n".join([f"## Trades (times in New York)\n\n{head}", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: MLModel | None) -> Report:
+    session, so_far = Sample([history[day]]), Sample(history.values())
+    return Report(
+        book=book,
+        market=MARKETS.get(book.partition(":")[0], "A book of unknown kind: nothing says where its trades come from."),
+        day=day,
+        sessions=len(history),
+        headline=_headline(day, session),
+        baseline=_verdict(f"The book so far ({len(history)} sessions)", so_far),
+        model=_model_sentence(model),
+        lines=lines(session, so_far),
+        exits=exit_lines(session, so_far),
+        trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
+        pictures=tuple(_pictures(day, history, session, so_far)),
+    )
+
+
+def _headline(day: date, session: Sample) -> str:
+    on = f"On {_long_date(day)}"
+    if not session.signals:
+        return f"{on} there was no signal and no trade."
+    if not session.closed:
+        return f"{on} there were {plural(session.signals, 'signal')} and no closed trade."
+    return _verdict(on, session)
+
+
+def _verdict(what: str, sample: Sample) -> str:
+    if not sample.closed:
+        return f"{what}: no closed trade yet."
+    average = mean_r(sample, sample.measured)
+    return (
+        f"{what}: {plural(len(sample.closed), 'trade')}, {sample.wins} won, "
+        f"{dollars(float(sample.pnl.sum()))} after fees, {average.text} on average"
+        f"{f' (95% {average.interval_text})' if average.interval_text else ''}. {_caution(average)}"
+    )
+
+
+def _caution(average: Figure) -> str:
+    if average.n < FEW_TRADES:
+        return f"{plural(average.n, 'trade')}: too few to say."
+    if average.interval is None:
+        return "One session's worth of results: no interval, so nothing can be said."
+    if average.interval.contains(0.0):
+        return "The average cannot be told from zero."
+    return f"The average is {'above' if average.interval.low > 0 else 'below'} zero by more than chance explains."
+
+
+def _latest_model(book: str) -> MLModel | None:
+    newest = MLModel.objects.filter(book=book).order_by("-created_at", "-id")
+    return newest.only("version", "status", "gate", "gate_reasons", "metrics", "n_test").first()
+
+
+def _model_sentence(model: MLModel | None) -> str:
+    if model is None:
+        return "No model has been trained on this book."
+    auc, interval, geometry = (model.metrics.get(key) for key in ("auc", "auc_ci", "auc_geometry"))
+    parts = [f"Latest model {model.version} ({model.status}), {plural(model.n_test, 'test trade')}"]
+    if auc is not None:
+        between = f" (95% {interval[0]:.2f} to {interval[1]:.2f})" if interval else " (no interval)"
+        parts.append(f": AUC {auc:.2f}{between}")
+    if geometry is not None:
+        parts.append(f", the plan's geometry alone {geometry:.2f}")
+    reasons = "; ".join(model.gate_reasons)
+    return f"{''.join(parts)}. Gate {model.gate}{f': {reasons}' if reasons else ''}."
+
+
+def _trade_line(trade: Trade) -> TradeLine:
+    assert trade.exited_at is not None  # closed: a constraint of the table
+    assert trade.pnl is not None
+    return TradeLine(
+        symbol=trade.symbol,
+        side=trade.side,
+        entered_at=_entered(trade).astimezone(NEW_YORK),
+        exited_at=trade.exited_at.astimezone(NEW_YORK),
+        quantity=trade.quantity,
+        entry_price=trade.entry_price,
+        exit_price=trade.exit_price,
+        exit_reason=str(trade.exit_reason),
+        pnl=trade.pnl,
+        r_multiple=trade.r_multiple,
+        outcome=str(trade.outcome),
+        admin_path=f"/admin/positions/trade/{trade.pk}/change/",
+    )
+
+
+def _entered(trade: Trade) -> datetime:
+    return trade.entered_at or trade.signal_at
+
+
+def _pictures(day: date, history: Mapping[date, SessionRecord], session: Sample, so_far: Sample) -> list[Picture]:
+    pictures = []
+    if so_far.closed:
+        samples = [Sample([record]) for record in history.values()]
+        pictures.append(
+            Picture(
+                "equity",
+                "The book so far",
+                f"Running result after fees over {plural(len(samples), 'session')}; the diamond is this one.",
+                charts.equity(
+                    list(history), [float(s.r.sum()) for s in samples], [float(s.pnl.sum()) for s in samples], day
+                ),
+            )
+        )
+    if session.closed:
+        pictures.append(
+            Picture(
+                "timeline",
+                "The day",
+                "Each bar is a trade from entry to exit, New York time; losses are hatched.",
+                charts.timeline([_span(_trade_line(trade)) for trade in session.closed]),
+            )
+        )
+        pictures.append(
+            Picture(
+                "exits",
+                "Exits of the session",
+                "How many trades each rule closed and what they made. Rules close different trades: that one's mean is "
+                "lower does not say that the rule did harm.",
+                charts.exits(
+                    [
+                        charts.ExitBar(reason, count, exit_figure(session, reason).value)
+                        for reason, count in sorted(session.exits.items(), key=lambda item: -item[1])
+                    ]
+                ),
+            )
+        )
+    if session.measured:
+        pictures.append(
+            Picture(
+                "distribution",
+                "Results in R",
+                "The session's trades beside the book's; the outermost bars hold everything beyond them.",
+                charts.r_distribution(session.r, so_far.r),
+            )
+        )
+    outcomes = {trade.signal_key: trade.outcome for trade in so_far.closed}
+    known = [(score, score.outcome or outcomes.get(score.signal_key)) for score in so_far.scores]
+    newest = max((score.model_id for score, outcome in known if outcome), default=None)
+    judged = [(score.p_win, outcome) for score, outcome in known if outcome and score.model_id == newest]
+    if judged:
+        pictures.append(
+            Picture(
+                "calibration",
+                "Predictions against outcomes",
+                f"{plural(len(judged), 'prediction')} of the newest model whose outcome is known; on the dashed line a "
+                "predicted 40% wins 40 times in 100.",
+                charts.calibration(
+                    np.array([p_win for p_win, _ in judged]),
+                    np.array([outcome == Outcome.WIN for _, outcome in judged]),
+                ),
+            )
+        )
+    return pictures
+
+
+def _span(trade: TradeLine) -> charts.Span:
+    return charts.Span(
+        symbol=trade.symbol,
+        start=trade.entered_at,
+        end=trade.exited_at,
+        won=trade.outcome == Outcome.WIN,
+        text=f"{trade.side}, {trade.entered} to {trade.exited}, {trade.in_r}, {trade.exit_reason}",
+    )
+
+
+def _folder() -> Path:
+    return Path(settings.VAR_DIR) / "reports"
+
+
+def _write(report: Report) -> Path:
+    path = report_path(report.book, report.day)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _provide_plotly(_folder() / "plotly.min.js")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(render_html(report), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _provide_plotly(target: Path) -> None:
+    """Lay plotly.js beside the reports, so that a page opened from disk finds it; the site serves its own."""
+    spec = importlib.util.find_spec("plotly")
+    assert spec is not None, "plotly is in requirements.txt"
+    assert spec.origin is not None
+    source = Path(spec.origin).parent / "package_data" / "plotly.min.js"
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        return
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, draft)
+    draft.replace(target)
+
+
+def _until(history: Mapping[date, SessionRecord], last: date) -> dict[date, SessionRecord]:
+    return {day: record for day, record in history.items() if day <= last}
+
+
+def _long_date(day: date) -> str:
+    return f"{day:%A} {day.day} {day:%B %Y}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _markdown_table(title: str, table: Collection[Line]) -> str:
+    def cell(figure: Figure) -> str:
+        between = f" ({figure.interval_text})" if figure.interval_text else ""
+        return f"{figure.text}{between}, n {figure.n:,}" if not figure.why else f"– ({figure.why})"
+
+    rows = [f"| {line.label} | {cell(line.session)} | {cell(line.book)} |" for line in table]
+    return "\n".join([f"## {title}\n", "| | session | book so far |", "|---|---|---|", *rows])

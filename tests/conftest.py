@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real bars, kept beside the project and never copied into it."""
+    folder = settings.BASE_DIR.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real bars in {folder}, which are not part of the project")
+    return folder

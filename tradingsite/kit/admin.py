@@ -1,0 +1,123 @@
+"""Base classes of the admin: tables that are looked at and not edited, quick at a million rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db import connection, models
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import DropdownFilter
+
+from tradingsite.kit.words import NOT_KNOWN, readable, table
+
+COUNTED_AT_MOST = 10_000
+
+
+class CappedPaginator(Paginator):
+    """Counts to COUNTED_AT_MOST and no further; what lies beyond is reached by filters, not by pages."""
+
+    template_name = "tradingsite/pagination.html"
+
+    @cached_property
+    def found(self) -> int:
+        return self.object_list.order_by().values("pk")[: COUNTED_AT_MOST + 1].count()
+
+    @property
+    def count(self) -> int:
+        return min(self.found, COUNTED_AT_MOST)
+
+    @property
+    def counted(self) -> str:
+        return f"{COUNTED_AT_MOST:,}+" if self.found > COUNTED_AT_MOST else f"{self.found:,}"
+
+
+def distinct(model: type[models.Model], column: str) -> list[str]:
+    """The values of an indexed column in one query that jumps from value to value and reads no other row."""
+    name, rows = connection.ops.quote_name(column), connection.ops.quote_name(model._meta.db_table)
+    query = f"""
+        WITH RECURSIVE found(value) AS (
+            SELECT MIN({name}) FROM {rows}
+            UNION ALL
+            SELECT (SELECT MIN({name}) FROM {rows} WHERE {name} > found.value) FROM found WHERE found.value IS NOT NULL
+        )
+        SELECT value FROM found WHERE value IS NOT NULL
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return [value for (value,) in cursor.fetchall()]
+
+
+class BookFilter(DropdownFilter):
+    title = "book"
+    parameter_name = "book"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(book, book) for book in distinct(model_admin.model, "book")]
+
+    def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        return queryset.filter(book=self.value()) if self.value() else queryset
+
+
+def _readable_column(field: "models.Field[Any, Any]") -> Callable[[models.Model], Any] | str:
+    """How a field is shown: numbers rounded, JSON as a table, the rest as Django does."""
+    if isinstance(field, models.JSONField):
+        show = table
+    elif isinstance(field, models.DecimalField | models.FloatField | models.IntegerField):
+        show = readable
+    else:
+        return field.name
+
+    @admin.display(description=field.verbose_name, empty_value=NOT_KNOWN)
+    def column(row: models.Model) -> Any:
+        return show(getattr(row, field.attname))
+
+    return column
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """A table that may be viewed by those who hold its view permission and changed by nobody.
+
+    Lists are newest first (the model's ordering, which has an index) and are searched for exact values only.
+    `when_empty` says what to do when there is nothing yet.
+    """
+
+    when_empty = ""
+    actions = None
+    empty_value_display = NOT_KNOWN
+    list_filter_submit = True
+    list_per_page = 50
+    paginator = CappedPaginator
+    show_full_result_count = False
+    sortable_by: Sequence[str] = ()
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [self._shown(name) for name in self.list_display]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [
+            (title, {**options, "fields": [self._shown(name) for name in options["fields"]]})
+            for title, options in super().get_fieldsets(request, obj)
+        ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
+        term = search_term if "-" in search_term else search_term.upper()
+        return super().get_search_results(request, queryset, term)
+
+    def _shown(self, name: Any) -> Any:
+        fields = {field.name: field for field in self.model._meta.concrete_fields}
+        return _readable_column(fields[name]) if name in fields else name
