@@ -40,6 +40,8 @@ PARAMETERS: dict[str, Any] = {
     "tree_method": "hist",
     "max_depth": 6,
     "learning_rate": 0.1,
+    "subsample": 0.8,  # with columns sampled too, the better of both on planted edges (AUC +0.006 over 10 seeds)
+    "colsample_bytree": 0.8,
     "nthread": 1,
 }
 

@@ -16,7 +16,7 @@ from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
 
-class Score(NamedTuple):
+class ScoredSignal(NamedTuple):
     """One prediction: microseconds of latency, and the outcome of its signal where that is known."""
 
     signal_key: str
@@ -33,7 +33,7 @@ class SessionRecord:
     day: date
     trades: list[Trade] = field(default_factory=list)
     complete: dict[str, bool] = field(default_factory=dict)  # a feature row's signal key: has it every feature?
-    scores: list[Score] = field(default_factory=list)
+    scores: list[ScoredSignal] = field(default_factory=list)
     breakeven_moves: int = 0
 
 
@@ -123,7 +123,7 @@ class PerformanceTracker:
         for trade in sorted(Trade.objects.filter(**within), key=_closing_order):
             records.setdefault(trade.session, SessionRecord(trade.session)).trades.append(trade)
         predictions = Prediction.objects.filter(book=self.book, signal_key__in=features.values("signal_key"))
-        for score in map(Score._make, predictions.order_by().values_list(*Score._fields)):
+        for score in map(ScoredSignal._make, predictions.order_by().values_list(*ScoredSignal._fields)):
             records[session_of[score.signal_key]].scores.append(score)
         moves = StopMove.objects.filter(
             book=self.book, status=StopMoveStatus.CONFIRMED, trade__session__range=(first, last)

@@ -44,9 +44,10 @@ class Span:
 
 
 def equity(days: Sequence[date], r: Sequence[float], dollars: Sequence[float], day: date) -> Chart:
-    """Running sums of each session's result, in R above and in dollars below, with `day` marked."""
+    """Running sums of each session's result, in R above and in dollars below; `day` is marked where it is known."""
     labels = ["start", *(one.isoformat() for one in days)]
-    marked = labels.index(day.isoformat())
+    ticks = [days[i] for i in np.unique(np.linspace(0, len(days) - 1, 4).astype(int))]
+    marked = [i for i, label in enumerate(labels) if label == day.isoformat()]
     data = []
     for values, axis, name in ((r, "y", "R"), (dollars, "y2", "dollars")):
         total = np.concatenate(([0.0], np.cumsum(values))).round(4).tolist()
@@ -57,7 +58,8 @@ def equity(days: Sequence[date], r: Sequence[float], dollars: Sequence[float], d
             | {"hovertemplate": hover}
         )
         data.append(
-            {"type": "scatter", "mode": "markers", "x": [labels[marked]], "y": [total[marked]], "yaxis": axis}
+            {"type": "scatter", "mode": "markers", "x": [labels[i] for i in marked]}
+            | {"y": [total[i] for i in marked], "yaxis": axis}
             | {"marker": {"color": VERMILLION, "size": 11, "symbol": "diamond"}, "hovertemplate": hover}
         )
     return {
@@ -65,7 +67,13 @@ def equity(days: Sequence[date], r: Sequence[float], dollars: Sequence[float], d
         "layout": {
             "height": 420,
             "showlegend": False,
-            "xaxis": {"type": "category", "nticks": 6, "anchor": "y2"},
+            "xaxis": {
+                "type": "category",
+                "anchor": "y2",
+                "tickvals": [tick.isoformat() for tick in ticks],
+                "ticktext": [f"{tick.day} {tick:%b}<br>{tick:%Y}" for tick in ticks],
+                "tickangle": 0,
+            },
             "yaxis": {"domain": [0.55, 1], "title": {"text": "R"}},
             "yaxis2": {"domain": [0, 0.45], "title": {"text": "dollars"}},
         },
@@ -102,7 +110,10 @@ def exits(bars: Sequence[ExitBar]) -> Chart:
     """Trades by exit reason: how many on the left, their mean R on the right."""
     reasons = [bar.reason for bar in bars]
     means = [bar.mean_r for bar in bars]
-    shared = {"type": "bar", "orientation": "h", "y": reasons, "textposition": "auto", "textangle": 0}
+    known = [0.0, *(mean for mean in means if mean is not None)]
+    lowest, highest = min(known), max(known)
+    room = 0.8 * (highest - lowest)  # for the labels outside the bars
+    shared = {"type": "bar", "orientation": "h", "y": reasons, "textposition": "outside", "cliponaxis": False}
     return {
         "data": [
             shared
@@ -116,8 +127,10 @@ def exits(bars: Sequence[ExitBar]) -> Chart:
         "layout": {
             "height": 110 + 34 * len(bars),
             "showlegend": False,
-            "xaxis": {"domain": [0, 0.46], "title": {"text": "trades"}, "rangemode": "tozero", "nticks": 4},
-            "xaxis2": {"domain": [0.54, 1], "title": {"text": "mean R"}, "nticks": 4},
+            "xaxis": {"domain": [0, 0.36], "title": {"text": "trades"}, "nticks": 4}
+            | {"range": [0, 1.35 * max(bar.trades for bar in bars)]},
+            "xaxis2": {"domain": [0.44, 1], "title": {"text": "mean R"}, "nticks": 4}
+            | {"range": [lowest - room * (lowest < 0), highest + room * (highest > 0)]},
             "yaxis": {"autorange": "reversed", "automargin": True},
         },
     }
@@ -170,6 +183,8 @@ def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
     bins = np.array_split(order, min(MOST_BINS, max(1, len(order) // TRADES_A_BIN)))
     predicted = [float(p_win[members].mean()) for members in bins]
     observed = [float(won[members].mean()) for members in bins]
+    sizes = [len(members) for members in bins]
+    each = f"n {min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"n {sizes[0]}"
     above, below = [], []
     for members, share in zip(bins, observed, strict=True):
         interval = share_interval(int(won[members].sum()), len(members))
@@ -180,8 +195,8 @@ def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
         "data": [
             {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
             | {"line": {"color": GREY, "dash": "dash"}, "name": "perfectly calibrated"},
-            {"type": "scatter", "mode": "markers+text", "x": predicted, "y": observed, "name": "observed, 95 %"}
-            | {"text": [f"n {len(members)}" for members in bins], "textposition": "bottom right"}
+            {"type": "scatter", "mode": "markers", "x": predicted, "y": observed, "name": f"observed, 95%, {each}"}
+            | {"text": [f"n {size}" for size in sizes]}
             | {"error_y": {"type": "data", "array": above, "arrayminus": below}}
             | {"marker": {"color": BLUE, "size": 9}}
             | {"hovertemplate": "predicted %{x:.1%}, observed %{y:.1%}, %{text}<extra></extra>"},

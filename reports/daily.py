@@ -21,10 +21,7 @@ from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
 from reports import charts
-from reports.figures import Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
-
-#: Below this many trades an average says nothing: one half-width of its interval is about 0.4 R.
-FEW_TRADES = 30
+from reports.figures import FEW_TRADES, Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
 
 MARKETS = {
     "simulated": "These trades are invented: a simulated market. They say nothing about a real one.",
@@ -94,10 +91,9 @@ class Report:
 
 
 def build_report(book: str, day: date) -> Report:
-    """Everything about one session; refreshes the rows of `ml_performance` up to it."""
+    """Everything about one session, also about one without a signal; refreshes `ml_performance` up to it."""
     tracker = PerformanceTracker(book)
     history = tracker.read(last=day)
-    history.setdefault(day, SessionRecord(day))
     tracker.store(history.values())
     return _report(book, day, history, _latest_model(book))
 
@@ -124,7 +120,11 @@ def report_path(book: str, day: date) -> Path:
 def render_html(report: Report) -> str:
     return render_to_string(
         "reports/daily.html",
-        {"report": report, "figures": {picture.key: picture.figure for picture in report.pictures}},
+        {
+            "report": report,
+            "few_trades": FEW_TRADES,
+            "figures": {picture.key: picture.figure for picture in report.pictures},
+        },
     )
 
 
@@ -142,7 +142,7 @@ def render_markdown(report: Report) -> str:
         report.headline,
         report.baseline,
         report.model,
-        _markdown_table(f"Figures (book so far: {report.sessions} sessions)", report.lines),
+        _markdown_table(f"Figures (book so far: {plural(report.sessions, 'session')})", report.lines),
     ]
     if report.exits:
         parts.append(_markdown_table("Mean R by exit", report.exits))
@@ -157,14 +157,14 @@ def render_markdown(report: Report) -> str:
 
 
 def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: MLModel | None) -> Report:
-    session, so_far = Sample([history[day]]), Sample(history.values())
+    session, so_far = Sample([history.get(day, SessionRecord(day))]), Sample(history.values())
     return Report(
         book=book,
         market=MARKETS.get(book.partition(":")[0], "A book of unknown kind: nothing says where its trades come from."),
         day=day,
         sessions=len(history),
         headline=_headline(day, session),
-        baseline=_verdict(f"The book so far ({len(history)} sessions)", so_far),
+        baseline=_verdict(f"The book so far ({plural(len(history), 'session')})", so_far),
         model=_model_sentence(model),
         lines=lines(session, so_far),
         exits=exit_lines(session, so_far),
@@ -194,7 +194,7 @@ def _verdict(what: str, sample: Sample) -> str:
 
 
 def _caution(average: Figure) -> str:
-    if average.n < FEW_TRADES:
+    if average.few:
         return f"{plural(average.n, 'trade')}: too few to say."
     if average.interval is None:
         return "One session's worth of results: no interval, so nothing can be said."
@@ -210,16 +210,17 @@ def _latest_model(book: str) -> MLModel | None:
 
 def _model_sentence(model: MLModel | None) -> str:
     if model is None:
-        return "No model has been trained on this book."
-    auc, interval, geometry = (model.metrics.get(key) for key in ("auc", "auc_ci", "auc_geometry"))
+        return "No model: none was trained on this book, or there were too few trades to train one."
+    auc, interval = model.metrics.get("auc"), model.metrics.get("auc_interval")
+    geometry = model.metrics.get("geometry", {}).get("auc")
     parts = [f"Latest model {model.version} ({model.status}), {plural(model.n_test, 'test trade')}"]
     if auc is not None:
-        between = f" (95% {interval[0]:.2f} to {interval[1]:.2f})" if interval else " (no interval)"
-        parts.append(f": AUC {auc:.2f}{between}")
+        between = f"95% {interval['low']:.2f} to {interval['high']:.2f}" if interval else "no interval"
+        parts.append(f", AUC {auc:.2f} ({between})")
     if geometry is not None:
-        parts.append(f", the plan's geometry alone {geometry:.2f}")
-    reasons = "; ".join(model.gate_reasons)
-    return f"{''.join(parts)}. Gate {model.gate}{f': {reasons}' if reasons else ''}."
+        parts.append(f", AUC of the plan's geometry alone {geometry:.2f}")
+    reasons = " ".join(model.gate_reasons)
+    return f"{''.join(parts)}. Gate: {model.gate}. {reasons}".rstrip()
 
 
 def _trade_line(trade: Trade) -> TradeLine:
@@ -249,11 +250,12 @@ def _pictures(day: date, history: Mapping[date, SessionRecord], session: Sample,
     pictures = []
     if so_far.closed:
         samples = [Sample([record]) for record in history.values()]
+        mark = "; the diamond is this one" if day in history else ""
         pictures.append(
             Picture(
                 "equity",
                 "The book so far",
-                f"Running result after fees over {plural(len(samples), 'session')}; the diamond is this one.",
+                f"Running result after fees over {plural(len(samples), 'session')}{mark}.",
                 charts.equity(
                     list(history), [float(s.r.sum()) for s in samples], [float(s.pnl.sum()) for s in samples], day
                 ),
@@ -367,7 +369,8 @@ def _plain(value: object) -> str:
 def _markdown_table(title: str, table: Collection[Line]) -> str:
     def cell(figure: Figure) -> str:
         between = f" ({figure.interval_text})" if figure.interval_text else ""
-        return f"{figure.text}{between}, n {figure.n:,}" if not figure.why else f"– ({figure.why})"
+        few = ", few" if figure.few else ""
+        return f"{figure.text}{between}, n {figure.n:,}{few}" if not figure.why else f"– ({figure.why})"
 
     rows = [f"| {line.label} | {cell(line.session)} | {cell(line.book)} |" for line in table]
     return "\n".join([f"## {title}\n", "| | session | book so far |", "|---|---|---|", *rows])

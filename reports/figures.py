@@ -12,10 +12,16 @@ from ml.performance_tracker import Sample
 from ml.statistics import Interval
 from positions.models import Trade
 
+#: Below this many trades an average says nothing: the half-width of its interval is about 0.4 R.
+FEW_TRADES = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that can be judged. `text` is the value as people read it; where it is None, `why` says why."""
+    """A number that can be judged. `text` is the value as people read it; where it is None, `why` says why.
+
+    `few`: an average over so few trades that it says nothing.
+    """
 
     value: float | None
     n: int
@@ -23,11 +29,12 @@ class Figure:
     interval: Interval | None = None
     interval_text: str = ""
     why: str = ""
+    few: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of the session and the same of the whole book up to it, its baseline. `counted`: what n counts."""
+    """One figure of the session and the same of the whole book up to it, its baseline. `counted` is what n counts."""
 
     key: str
     label: str
@@ -39,10 +46,6 @@ class Line:
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def percent(share: float) -> str:
-    return f"{share:.1%}"
 
 
 def dollars(amount: float | Decimal) -> str:
@@ -58,16 +61,16 @@ def _count(value: float, n: int, text: str = "") -> Figure:
 
 
 def _measured(
-    value: float | None, n: int, show: Callable[[float], str], why: str, interval: Interval | None = None
+    value: float | None, n: int, pattern: str, unit: str, why: str, interval: Interval | None = None
 ) -> Figure:
     if value is None:
         return Figure(None, n, "–", why=why)
-    shown = f"{show(interval.low)} to {show(interval.high)}" if interval else ""
-    return Figure(value, n, show(value), interval, shown)
+    between = f"{pattern.format(interval.low)} to {pattern.format(interval.high)}{unit}" if interval else ""
+    return Figure(value, n, pattern.format(value) + unit, interval, between, few=n < FEW_TRADES)
 
 
 def _rate(hits: int, n: int) -> Figure:
-    return Figure(hits / n, n, f"{hits:,} ({percent(hits / n)})") if n else Figure(None, 0, "–", why="no signals")
+    return Figure(hits / n, n, f"{hits:,} ({hits / n:.1%})") if n else Figure(None, 0, "–", why="no signals")
 
 
 def _win_rate(sample: Sample) -> Figure:
@@ -77,14 +80,14 @@ def _win_rate(sample: Sample) -> Figure:
     if len(sample.records) > 1:
         clustered = statistics.clustered_interval((pnl > 0).astype(float), _sessions(sample.closed))
         interval = clustered and Interval(max(0.0, clustered.low), min(1.0, clustered.high))
-    return _measured(rate, len(pnl), percent, "no trades", interval)
+    return _measured(rate, len(pnl), "{:.1%}", "", "no trades", interval)
 
 
 def mean_r(sample: Sample, trades: Collection[Trade]) -> Figure:
     r = np.array([trade.r_multiple for trade in trades], dtype=np.float64)
     clusters = _sessions(trades) if len(sample.records) > 1 else range(len(r))
     interval = statistics.clustered_interval(r, clusters)
-    return _measured(statistics.mean(r), len(r), in_r, "no trades with a known risk", interval)
+    return _measured(statistics.mean(r), len(r), "{:+.2f}", " R", "no trades with a known risk", interval)
 
 
 def exit_figure(sample: Sample, reason: str) -> Figure:
@@ -108,35 +111,35 @@ DEFINITIONS = (
         "trades",
         "Trades closed",
         "Entered in the session and closed; n is all trades, those still open or never filled included.",
-        "trades",
+        "trade",
         lambda sample: _count(len(sample.closed), len(sample.trades)),
     ),
     _Definition(
         "wins",
         "Wins",
         "Result above zero after fees; exactly zero is a loss.",
-        "trades",
+        "trade",
         lambda sample: _count(sample.wins, len(sample.closed)),
     ),
     _Definition(
         "losses",
         "Losses",
         "All other closed trades.",
-        "trades",
+        "trade",
         lambda sample: _count(len(sample.closed) - sample.wins, len(sample.closed)),
     ),
     _Definition(
         "win_rate",
         "Win rate",
         "Wins / trades. Interval: Wilson's for the session, clustered by session for the book.",
-        "trades",
+        "trade",
         _win_rate,
     ),
     _Definition(
         "pnl",
         "P/L after fees",
         "Dollars.",
-        "trades",
+        "trade",
         lambda sample: _count(float(sample.pnl.sum()), len(sample.closed), dollars(float(sample.pnl.sum()))),
     ),
     _Definition(
@@ -144,76 +147,76 @@ DEFINITIONS = (
         "Average R",
         "Mean result in units of the initial risk, after fees. Interval: Student's; over the session's trades as if "
         "they were independent (they are not quite, the truth is wider), clustered by session for the book.",
-        "trades",
+        "trade",
         lambda sample: mean_r(sample, sample.measured),
     ),
     _Definition(
         "profit_factor",
         "Profit factor",
         "Dollars gained / dollars lost.",
-        "trades",
+        "trade",
         lambda sample: _measured(
-            statistics.profit_factor(sample.pnl), len(sample.closed), "{:.2f}".format, "nothing was lost"
+            statistics.profit_factor(sample.pnl), len(sample.closed), "{:.2f}", "", "nothing was lost"
         ),
     ),
     _Definition(
         "sharpe_per_trade",
         "Sharpe per trade",
         "Mean R / standard deviation of R, not annualised.",
-        "trades",
+        "trade",
         lambda sample: _measured(
-            statistics.sharpe_per_trade(sample.r), len(sample.r), "{:+.2f}".format, "needs two different results"
+            statistics.sharpe_per_trade(sample.r), len(sample.r), "{:+.2f}", "", "needs two different results"
         ),
     ),
     _Definition(
         "max_drawdown_r",
         "Largest drawdown",
         "Largest fall of the running sum of R, trade by trade in order of closing.",
-        "trades",
+        "trade",
         lambda sample: _measured(
-            statistics.max_drawdown_r(sample.r), len(sample.r), "{:.2f} R".format, "no trades with a known risk"
+            statistics.max_drawdown_r(sample.r), len(sample.r), "{:.2f}", " R", "no trades with a known risk"
         ),
     ),
     _Definition(
         "feature_rows",
         "Features collected",
         "Signals whose features were stored.",
-        "signals",
+        "signal",
         lambda sample: _rate(sample.feature_rows, sample.signals),
     ),
     _Definition(
         "complete_feature_rows",
         "Features complete",
         "Signals with every feature that could be known.",
-        "signals",
+        "signal",
         lambda sample: _rate(sample.complete_rows, sample.signals),
     ),
     _Definition(
         "predictions",
         "Signals scored",
         "Signals for which a model gave a probability.",
-        "signals",
+        "signal",
         lambda sample: _rate(sample.predicted, sample.signals),
     ),
     _Definition(
         "prediction_p99_ms",
         "Scoring time, p99",
         "99 of 100 predictions were at least as fast, from features to decision.",
-        "predictions",
-        lambda sample: _measured(sample.prediction_p99_ms, len(sample.scores), "{:.2f} ms".format, "no predictions"),
+        "prediction",
+        lambda sample: _measured(sample.prediction_p99_ms, len(sample.scores), "{:.2f}", " ms", "no predictions"),
     ),
     _Definition(
         "breakeven_moves",
         "Breakeven moves",
         "Stops that the broker confirmed at breakeven.",
-        "trades",
+        "trade",
         lambda sample: _count(sample.breakeven_moves, len(sample.trades)),
     ),
     _Definition(
         "unprotected_seconds",
         "Seconds unprotected",
         "Time that filled shares had no stop at the broker, summed over trades.",
-        "trades",
+        "trade",
         lambda sample: _count(sample.unprotected_seconds, len(sample.trades), f"{sample.unprotected_seconds:,.1f} s"),
     ),
 )
@@ -231,6 +234,5 @@ def exit_lines(session: Sample, book: Sample) -> tuple[Line, ...]:
     """Mean R of the trades that each reason closed, the session's most frequent first."""
     reasons = sorted(book.exits, key=lambda reason: (-session.exits.get(reason, 0), reason))
     return tuple(
-        Line(reason, reason, "", "trades", exit_figure(session, reason), exit_figure(book, reason))
-        for reason in reasons
+        Line(reason, reason, "", "trade", exit_figure(session, reason), exit_figure(book, reason)) for reason in reasons
     )

@@ -161,11 +161,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {"ExitReason": "positions.words.ExitReason"},  # a column of two tables under two names
 }
 
 # retry > timeout > the longest task; a failed task is not run again by itself and missed runs are not caught up:
 # a training or an order task must never run twice because a worker died.
-Q_CLUSTER = {
+Q_CLUSTER: dict[str, Any] = {
     "name": "tradingsite",
     "orm": "default",
     "workers": 2,
@@ -216,8 +217,8 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
 }
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 CONSTANCE_CONFIG = LIVE_SETTINGS
-CONSTANCE_CONFIG_FIELDSETS = {
-    "Early exits": [
+CONSTANCE_CONFIG_FIELDSETS = (
+    ("Early exits", [
         "LOW_VOLUME_EXIT",
         "LOW_VOLUME_FRACTION",
         "LOW_VOLUME_BARS",
@@ -225,11 +226,11 @@ CONSTANCE_CONFIG_FIELDSETS = {
         "TIME_LIMIT_MINUTES",
         "MOMENTUM_EXIT",
         "FLATTEN_MINUTES",
-    ],
-    "Breakeven": ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"],
-    "Size and protections": ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"],
-    "Predictions": ["PREDICTION_MODE"],
-}
+    ]),
+    ("Breakeven", ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"]),
+    ("Size and protections", ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"]),
+    ("Predictions", ["PREDICTION_MODE"]),
+)
 CONSTANCE_ADDITIONAL_FIELDS = {
     **UNFOLD_CONSTANCE_ADDITIONAL_FIELDS,
     str: [
@@ -245,6 +246,7 @@ UNFOLD = {
     "SITE_TITLE": "Trading site",
     "SITE_HEADER": "Trading site",
     "SITE_SYMBOL": "candlestick_chart",
+    "SITE_FAVICONS": [{"rel": "icon", "href": "data:,"}],
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,

@@ -1,1 +1,15 @@
-urlpatterns: list = []
+from django.contrib import admin
+from django.urls import include, path, register_converter
+from django.views.generic import RedirectView
+
+from tradingsite.views import SessionConverter, report, reports
+
+register_converter(SessionConverter, "session")
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", admin.site.urls),
+    path("reports/", reports, name="reports"),
+    path("reports/<slug:folder>/<session:day>/", report, name="report"),
+    path("api/v1/", include("tradingsite.api")),
+]

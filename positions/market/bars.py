@@ -81,7 +81,9 @@ class SessionBars:
 
     @property
     def bar_count(self) -> int:
-        return int(np.isfinite(self.values[3]).sum())
+        """Bars of real symbols; an index that is only a calculation is not one."""
+        real = np.array([not symbol.startswith("^") for symbol in self.universe.symbols])
+        return int(np.isfinite(self.values[3][:, real]).sum())
 
 
 class BarHistory:

@@ -38,7 +38,7 @@ def feature_columns(rng: np.random.Generator, n: int) -> dict[str, NDArray[Any]]
 def training_data(
     seed: int, *, sessions: int = 200, per_session: int = 15, edge: float = 0.0, level: float = 0.0
 ) -> TrainingData:
-    """Trades of 20 minutes. Log-odds of a win: geometry's, plus `level`, plus `edge` times a known function of features."""
+    """Trades of 19 minutes. Log-odds of a win: those of geometry + `level` + `edge` times a known shape of features."""
     rng = np.random.default_rng(seed)
     n = sessions * per_session
     columns = feature_columns(rng, n)

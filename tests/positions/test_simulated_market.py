@@ -54,11 +54,10 @@ def test_another_seed_gives_another_market() -> None:
 
 
 def test_sessions_are_made_one_at_a_time_when_they_are_asked_for() -> None:
-    long = SimulatedMarket(2_000, SEED)
-    began = time.perf_counter()
-    sessions = long.sessions()
+    sessions = SimulatedMarket(2_000, SEED).sessions()
+    began = time.process_time()
     first, second = next(sessions), next(sessions)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 0.5
     assert first[0].session.day < second[0].session.day
     assert first[0].values is not second[0].values
 
@@ -136,9 +135,7 @@ def test_volume_and_volatility_are_u_shaped_over_the_session(full_days: np.ndarr
 
 def test_large_moves_come_with_volume_and_follow_large_moves(market: SimulatedMarket, full_days: np.ndarray) -> None:
     assert market.universe.index is not None
-    index = full_days[
-        :, :, 60:330, market.universe.index
-    ]  # without the open and the close, whose shape would do it too
+    index = full_days[:, :, 60:330, market.universe.index]  # away from open and close, whose shape would do it too
     move = np.abs(index[3] / index[0] - 1)
     assert np.corrcoef(move.ravel(), np.log(index[4]).ravel())[0, 1] > 0.2
     assert np.corrcoef(move[:, 1:].ravel(), move[:, :-1].ravel())[0, 1] > 0.1

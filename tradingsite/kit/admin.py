@@ -10,20 +10,22 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
+from unfold.views import ChangeList
 
 from tradingsite.kit.words import NOT_KNOWN, readable, table
 
 COUNTED_AT_MOST = 10_000
 
 
-class CappedPaginator(Paginator):
+class CappedPaginator(Paginator):  # type: ignore[type-arg]  # not generic when it runs
     """Counts to COUNTED_AT_MOST and no further; what lies beyond is reached by filters, not by pages."""
 
     template_name = "tradingsite/pagination.html"
 
     @cached_property
     def found(self) -> int:
-        return self.object_list.order_by().values("pk")[: COUNTED_AT_MOST + 1].count()
+        rows: models.QuerySet[Any] = self.object_list  # type: ignore[assignment]  # a list of the admin is a query
+        return rows.order_by().values("pk")[: COUNTED_AT_MOST + 1].count()
 
     @property
     def count(self) -> int:
@@ -62,10 +64,11 @@ class BookFilter(DropdownFilter):
 
 
 def _readable_column(field: "models.Field[Any, Any]") -> Callable[[models.Model], Any] | str:
-    """How a field is shown: numbers rounded, JSON as a table, the rest as Django does."""
+    """How a field is shown: numbers rounded, words as they are stored, JSON as a table, the rest as Django does."""
+    show: Callable[[Any], str]
     if isinstance(field, models.JSONField):
         show = table
-    elif isinstance(field, models.DecimalField | models.FloatField | models.IntegerField):
+    elif field.choices or isinstance(field, models.DecimalField | models.FloatField | models.IntegerField):
         show = readable
     else:
         return field.name
@@ -74,13 +77,21 @@ def _readable_column(field: "models.Field[Any, Any]") -> Callable[[models.Model]
     def column(row: models.Model) -> Any:
         return show(getattr(row, field.attname))
 
+    column.__name__ = field.name  # by which the page finds the field's help text
     return column
 
 
-class ReadOnlyAdmin(ModelAdmin):
-    """A table that may be viewed by those who hold its view permission and changed by nobody.
+class QuickChangeList(ChangeList):
+    """A list that says how many rows were found at its foot alone."""
 
-    Lists are newest first (the model's ordering, which has an index) and are searched for exact values only.
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count
+
+
+class TableAdmin(ModelAdmin):
+    """A table whose lists stay quick: newest first (the model's ordering, which has an index), exact searches only.
+
     `when_empty` says what to do when there is nothing yet.
     """
 
@@ -88,10 +99,32 @@ class ReadOnlyAdmin(ModelAdmin):
     actions = None
     empty_value_display = NOT_KNOWN
     list_filter_submit = True
-    list_per_page = 50
+    list_per_page = 25
     paginator = CappedPaginator
     show_full_result_count = False
     sortable_by: Sequence[str] = ()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return QuickChangeList
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [self._shown(name) for name in self.list_display]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
+    ) -> tuple[models.QuerySet[Any], bool]:
+        """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
+        by_symbol = any("symbol" in field for field in self.search_fields)
+        term = search_term.upper() if by_symbol and "-" not in search_term else search_term
+        return super().get_search_results(request, queryset, term)
+
+    def _shown(self, name: Any) -> Any:
+        fields = {field.name: field for field in self.model._meta.concrete_fields}
+        return _readable_column(fields[name]) if name in fields else name
+
+
+class ReadOnlyAdmin(TableAdmin):
+    """A table that may be viewed by those who hold its view permission and changed by nobody."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -102,22 +135,8 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def get_list_display(self, request: HttpRequest) -> list[Any]:
-        return [self._shown(name) for name in self.list_display]
-
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [
             (title, {**options, "fields": [self._shown(name) for name in options["fields"]]})
             for title, options in super().get_fieldsets(request, obj)
         ]
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
-    ) -> tuple[models.QuerySet[Any], bool]:
-        """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
-        term = search_term if "-" in search_term else search_term.upper()
-        return super().get_search_results(request, queryset, term)
-
-    def _shown(self, name: Any) -> Any:
-        fields = {field.name: field for field in self.model._meta.concrete_fields}
-        return _readable_column(fields[name]) if name in fields else name

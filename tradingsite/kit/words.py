@@ -1,17 +1,20 @@
 """Stored values as people read them."""
 
+from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 NOT_KNOWN = "–"
 CELL = "align-top border-b border-base-200 dark:border-base-800 px-3 py-1.5 text-left"
 
 
 def readable(value: Any) -> str:
-    """One value: four significant digits below a hundred, two decimals above, a dash for what is undefined.
+    """One value: four significant digits below a hundred, two decimals above, times in New York, a dash for undefined.
 
     >>> [readable(value) for value in (0.123456, -1234.5, Decimal("101.230000"), 7, None, True)]
     ['0.1235', '-1,234.50', '101.23', '7', '–', 'yes']
@@ -27,6 +30,8 @@ def readable(value: Any) -> str:
         return f"{cents:,}" if cents == value else f"{value.normalize():,f}"
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
+    if isinstance(value, datetime):
+        return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}"
     return str(value)
 
 
@@ -47,18 +52,23 @@ def table(value: Any) -> SafeString:
 
 def _records(records: list[dict[str, Any]]) -> SafeString:
     names = list(dict.fromkeys(name for record in records for name in record))
-    head = format_html_join("", '<th class="{} font-medium">{}</th>', ((CELL, name.replace("_", " ")) for name in names))
-    rows = (
-        (format_html_join("", '<td class="{}">{}</td>', ((CELL, table(record.get(name))) for name in names)),)
-        for record in records
-    )
+    head = [name.replace("_", " ") for name in names]
+    return rows_table(head, ([table(record.get(name)) for name in names] for record in records))
+
+
+def rows_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> SafeString:
+    """A table with a head, which scrolls sideways where it is too wide; nothing where there is no row."""
+    lines = [
+        (format_html_join("", '<td class="{}">{}</td>', ((CELL, _cell(value)) for value in row)),) for row in rows
+    ]
+    if not lines:
+        return SafeString("")
     return format_html(
-        '<div class="overflow-x-auto"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
-        head,
-        format_html_join("", "<tr>{}</tr>", rows),
+        '<div class="overflow-x-auto"><table class="w-full"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
+        format_html_join("", '<th class="{} font-medium">{}</th>', ((CELL, name) for name in head)),
+        format_html_join("", "<tr>{}</tr>", lines),
     )
 
 
-def rows_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> SafeString:
-    """A table of rows that all have the columns of `head`."""
-    return _records([dict(zip(head, row, strict=True)) for row in rows]) if rows else mark_safe(NOT_KNOWN)
+def _cell(value: Any) -> str:
+    return value if isinstance(value, SafeString) else readable(value)

@@ -82,6 +82,14 @@ class FileFeed:
         self.universe = _universe(self._bars.symbols, self._listing, has_market=market is not None)
         self.inputs_sha256 = _sha256({"bars": bars, "market": market, "vix": vix, "symbols": symbols})
 
+    @property
+    def session_count(self) -> int:
+        """Sessions that are traded, without those that only warm up."""
+        return sum(self._is_traded(session) for session in self._bars.sessions)
+
+    def _is_traded(self, session: Session) -> bool:
+        return self._first is None or session.day >= self._first
+
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         level = _EqualWeight(self.universe)
         for number, session in enumerate(self._bars.sessions):
@@ -93,8 +101,7 @@ class FileFeed:
             elif self.universe.symbols[-1] == INDEX:
                 values[: len(PRICES), :, -1] = level.of(values[FIELDS.index("close")])
                 values[FIELDS.index("volume"), :, -1] = np.where(np.isfinite(values[0, :, -1]), 0.0, np.nan)
-            traded = self._first is None or session.day >= self._first
-            yield SessionBars(session, self.length, self.universe, values, share), traded
+            yield SessionBars(session, self.length, self.universe, values, share), self._is_traded(session)
 
     def vix_before(self, day: date) -> VixReading | None:
         return None if self._vix is None else self._vix.before(day)
@@ -191,7 +198,7 @@ def _read_bars(path: Path, first: date | None, last: date | None, skip: bool) ->
     table.refuse_disorder(codes, times, "timestamp")
     table.settle()
     length = _length(table, codes, times)
-    table.refuse(times % _span(length) != 0, "timestamp", f"must be a multiple of {length.seconds // 60} minutes")
+    table.refuse(times % _span(length) != 0, "timestamp", f"must lie on the {length.seconds // 60}-minute grid")
     table.settle()
 
     kept = table.good & inside
@@ -293,7 +300,7 @@ def _read_market(path: Path, bars: _Bars, skip: bool) -> tuple[_Market, int]:
     length = _length(table, one_group, times)
     if length > bars.length:
         raise table.bad_file(f"its levels are {length} apart, the bars {bars.length}; give levels for every bar")
-    table.refuse(times % _span(length) != 0, "timestamp", f"must be a multiple of {length.seconds // 60} minutes")
+    table.refuse(times % _span(length) != 0, "timestamp", f"must lie on the {length.seconds // 60}-minute grid")
     table.settle()
     market = _Market(times[table.good], level[table.good], share[table.good])
     if not any(np.isfinite(market.of(session, bars.length)[0]).any() for session in bars.sessions):

@@ -100,7 +100,8 @@ class Table:
             lacking = pc.equal(values, "").to_numpy()
             numbers = pd.to_numeric(values.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
         elif _is_number(values.type):
-            numbers = values.cast(pa.float64(), safe=False).to_numpy()
+            numbers = _shortest(values) if pa.types.is_float32(values.type) else values.cast(pa.float64(), safe=False)
+            numbers = numbers.to_numpy(zero_copy_only=False)
             lacking = np.isnan(numbers)
         else:
             raise self.bad_file(f"column {column} must hold numbers, not {values.type}")
@@ -181,8 +182,8 @@ class Table:
             if name.endswith(_PARQUET):
                 return self._read_parquet(needed, optional)
             return self._read_csv(needed, optional)
-        except (pa.ArrowException, OSError) as error:
-            raise self.bad_file(f"cannot be read as {self.path.suffix[1:]}: {_one_line(error)}") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise self.bad_file(f"cannot be read ({_one_line(error)}); make it anew") from error
 
     def _wanted(self, found: list[str], needed: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
         for column in needed:
@@ -212,13 +213,15 @@ class Table:
             broken.append(line)
             return "skip"
 
+        # Threads would lose the numbers of broken lines. Unlike utf8, this encoding is verified before a line is split.
+        read = csv.ReadOptions(use_threads=False, encoding="utf-8-sig")
         parse = csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=note)
-        with csv.open_csv(self.path, parse_options=parse) as head:
+        with csv.open_csv(self.path, read_options=read, parse_options=parse) as head:
             wanted = self._wanted(head.schema.names, needed, optional)
         broken.clear()
         columns = csv.read_csv(
             self.path,
-            read_options=csv.ReadOptions(use_threads=False),  # with threads, broken lines lose their numbers
+            read_options=read,
             parse_options=parse,
             convert_options=csv.ConvertOptions(
                 include_columns=wanted, column_types=dict.fromkeys(wanted, pa.large_string())
@@ -250,6 +253,14 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _shortest(values: Any) -> Any:
+    """float32 as the shortest decimals that they stand for, what a CSV file would hold: 172.15, not 172.14999."""
+    import pyarrow as pa
+
+    encoded = values.combine_chunks().dictionary_encode()
+    return encoded.dictionary.cast(pa.large_string()).cast(pa.float64()).take(encoded.indices)
 
 
 def _one_line(value: object) -> str:

@@ -1,0 +1,164 @@
+"""Tables of learning in the admin, all read-only. The text of a model's artifact is never loaded here."""
+
+from collections.abc import Callable
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
+
+from ml.features import FEATURES, Group
+from ml.models import MLModel, Performance, Prediction, TradeFeatures
+from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
+from tradingsite.kit.words import readable, rows_table
+
+FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
+
+
+def _value(row: TradeFeatures, name: str) -> str:
+    why = row.missing.get(name)
+    return f"missing: {why.replace('_', ' ')}" if why else readable(getattr(row, name))
+
+
+def _group(group: Group) -> Callable[[TradeFeatures], SafeString]:
+    """The features of a group with their units; where one is null, why."""
+
+    @admin.display(description=group.value)
+    def column(row: TradeFeatures) -> SafeString:
+        return rows_table(
+            ("feature", "value", "unit"),
+            (
+                (feature.name, _value(row, feature.name), feature.unit or "category")
+                for feature in FEATURES
+                if feature.group is group
+            ),
+        )
+
+    return column
+
+
+@admin.register(TradeFeatures)
+class TradeFeaturesAdmin(ReadOnlyAdmin):
+    when_empty = f"No signal yet. {FILLED_BY_A_RUN}"
+    list_display = (
+        "signal_at",
+        "symbol",
+        "side",
+        "taken",
+        "not_taken_reason",
+        "complete",
+        "p_geometry",
+        "reward_to_risk",
+        "book",
+    )
+    list_filter = (BookFilter, ("session", RangeDateFilter), ("side", ChoicesDropdownFilter), "taken", "complete")
+    search_fields = ("symbol__exact", "signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+    fieldsets = (
+        (
+            "Signal",
+            {
+                "fields": (
+                    "symbol",
+                    "signal_at",
+                    "taken",
+                    "not_taken_reason",
+                    "complete",
+                    "bars_used",
+                    "feed",
+                    "feature_set",
+                    "book",
+                    "signal_key",
+                )
+            },
+        ),
+        *((f"{group.capitalize()} features", {"fields": (_group(group),)}) for group in Group),
+    )
+
+
+@admin.register(MLModel)
+class MLModelAdmin(ReadOnlyAdmin):
+    when_empty = "No model yet. Run python manage.py train_model; setup_schedules does it every night."
+    list_display = ("created_at", "version", "algorithm", "status", "gate", "n_train", "n_test", "serving_book", "book")
+    list_filter = (BookFilter, ("status", ChoicesDropdownFilter), ("gate", ChoicesDropdownFilter))
+    search_fields = ("version__exact",)
+    search_help_text = "A version"
+    fieldsets = (
+        ("Verdict of the gate", {"fields": ("gate", "gate_reasons", "may_filter")}),
+        (
+            "Out of sample",
+            {"fields": ("metrics", "n_train", "n_validation", "n_test", "test_from", "test_to", "threshold")},
+        ),
+        ("Service", {"fields": ("status", "serving_book", "promoted_at", "promoted_by", "promotion_reason")}),
+        ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
+        ("Importance (gain)", {"classes": ("collapse",), "fields": ("importance",)}),
+        (
+            "What retraining needs",
+            {
+                "classes": ("collapse",),
+                "fields": (
+                    "version",
+                    "algorithm",
+                    "book",
+                    "created_at",
+                    "seed",
+                    "feature_set",
+                    "data_hash",
+                    "artifact_sha256",
+                    "manifest",
+                ),
+            },
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[MLModel]:
+        return super().get_queryset(request).defer("artifact")
+
+
+@admin.register(Prediction)
+class PredictionAdmin(ReadOnlyAdmin):
+    when_empty = "No prediction yet: it takes a model (train_model) and a signal. PREDICTION_MODE must not be off."
+    list_display = (
+        "predicted_at",
+        "signal_key",
+        "model",
+        "mode",
+        "p_win",
+        "p_geometry",
+        "threshold",
+        "decision",
+        "reason",
+        "outcome",
+        "book",
+    )
+    list_filter = (
+        BookFilter,
+        ("mode", ChoicesDropdownFilter),
+        ("decision", ChoicesDropdownFilter),
+        ("outcome", ChoicesDropdownFilter),
+    )
+    search_fields = ("signal_key__exact",)
+    search_help_text = "The key of a signal"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
+        heavy = ("artifact", "metrics", "folds", "importance", "manifest", "gate_reasons")
+        return super().get_queryset(request).select_related("model").defer(*(f"model__{name}" for name in heavy))
+
+
+@admin.register(Performance)
+class PerformanceAdmin(ReadOnlyAdmin):
+    when_empty = f"No session yet. {FILLED_BY_A_RUN}"
+    list_display = (
+        "session",
+        "trades",
+        "win_rate",
+        "pnl",
+        "average_r",
+        "profit_factor",
+        "max_drawdown_r",
+        "breakeven_moves",
+        "unprotected_seconds",
+        "book",
+    )
+    list_filter = (BookFilter, ("session", RangeDateFilter))

@@ -1,0 +1,170 @@
+"""Tables of positions in the admin: read-only, but for the watchlist."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
+
+from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from tradingsite.kit.words import rows_table
+
+FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
+
+
+@admin.register(Trade)
+class TradeAdmin(ReadOnlyAdmin):
+    when_empty = f"No trade yet. {FILLED_BY_A_RUN}"
+    list_display = (
+        "signal_at",
+        "symbol",
+        "side",
+        "status",
+        "quantity",
+        "entry_price",
+        "exit_price",
+        "exit_reason",
+        "pnl",
+        "r_multiple",
+        "outcome",
+        "book",
+    )
+    list_filter = (
+        BookFilter,
+        ("session", RangeDateFilter),
+        ("side", ChoicesDropdownFilter),
+        ("status", ChoicesDropdownFilter),
+        ("outcome", ChoicesDropdownFilter),
+        ("exit_reason", ChoicesDropdownFilter),
+    )
+    search_fields = ("symbol__exact", "signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+    fieldsets = (
+        ("Result", {"fields": ("outcome", "exit_reason", "pnl", "r_multiple", "fees", "exited_at", "exit_price")}),
+        (
+            "Trade",
+            {
+                "fields": (
+                    "symbol",
+                    "side",
+                    "status",
+                    "entered_at",
+                    "entry_price",
+                    "quantity",
+                    "risk_per_share",
+                    "stop_price",
+                    "breakeven_set",
+                    "unprotected_seconds",
+                )
+            },
+        ),
+        (
+            "Plan",
+            {
+                "fields": (
+                    "signal_at",
+                    "planned_entry",
+                    "initial_stop",
+                    "target",
+                    "planned_quantity",
+                    "entry_volume",
+                )
+            },
+        ),
+        ("What happened to it", {"fields": ("exits", "stop_moves", "orders")}),
+        (
+            "Where it comes from",
+            {"fields": ("book", "session", "signal_key", "strategy", "feed", "exit_settings_hash")},
+        ),
+    )
+
+    def exits(self, trade: Trade) -> SafeString:
+        rows = trade.exits.values_list("decided_at", "rule", "decided_price", "exit_price", "r_multiple", "status")
+        return rows_table(("decided", "rule", "price then", "exit price", "R", "status"), rows)
+
+    def stop_moves(self, trade: Trade) -> SafeString:
+        rows = trade.stop_moves.values_list("decided_at", "old_stop", "new_stop", "status")
+        return rows_table(("decided", "from", "to", "status"), rows)
+
+    def orders(self, trade: Trade) -> SafeString:
+        rows = trade.intents.order_by("created_at", "id").values_list(
+            "created_at", "step", "status", "quantity", "stop_price", "filled_quantity", "filled_price", "error"
+        )
+        head = ("written", "step", "status", "shares", "stop price", "filled", "at", "error")
+        return rows_table(head, rows)
+
+
+@admin.register(PositionExit)
+class PositionExitAdmin(ReadOnlyAdmin):
+    when_empty = (
+        "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here."
+    )
+    list_display = ("decided_at", "trade", "rule", "status", "decided_price", "exit_price", "pnl", "r_multiple", "book")
+    list_filter = (
+        BookFilter,
+        ("trade__session", RangeDateFilter),
+        ("rule", ChoicesDropdownFilter),
+        ("status", ChoicesDropdownFilter),
+    )
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
+@admin.register(StopMove)
+class StopMoveAdmin(ReadOnlyAdmin):
+    when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
+    list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
+    list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
+@admin.register(OrderIntent)
+class OrderIntentAdmin(ReadOnlyAdmin):
+    when_empty = f"No order yet. {FILLED_BY_A_RUN}"
+    list_display = (
+        "created_at",
+        "trade",
+        "step",
+        "status",
+        "quantity",
+        "stop_price",
+        "filled_quantity",
+        "filled_price",
+        "error",
+        "book",
+    )
+    list_filter = (
+        BookFilter,
+        ("trade__session", RangeDateFilter),
+        ("step", ChoicesDropdownFilter),
+        ("status", ChoicesDropdownFilter),
+    )
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "client_order_id__exact", "broker_order_id__exact")
+    search_help_text = "A symbol, or the id of an order (ours or the broker's)"
+
+
+@admin.register(WorkerLease)
+class WorkerLeaseAdmin(ReadOnlyAdmin):
+    when_empty = "No job has run yet that only one process may do."
+    list_display = ("name", "book", "holder", "heartbeat_at", "expires_at", "last_error")
+    list_filter = (BookFilter,)
+
+
+@admin.register(Instrument)
+class InstrumentAdmin(TableAdmin):
+    """The watchlist, edited by those who may."""
+
+    when_empty = "The watchlist is empty. It is filled by a replay with --symbols FILE, from the broker, or here."
+    list_display = ("symbol", "sector", "sector_etf", "tradable", "book")
+    list_filter = (BookFilter, "tradable")
+    search_fields = ("symbol__exact", "sector__iexact", "sector_etf__exact")
+    search_help_text = "A symbol, a sector or a sector ETF"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("book", "symbol") if obj else ()

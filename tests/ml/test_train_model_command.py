@@ -1,0 +1,83 @@
+"""`train_model` and `promote_model` as a trader meets them."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from ml.models import MLModel
+from ml.registry import champion
+from tests.factories import MLModelFactory
+from tests.ml.synthetic import store, training_data
+
+
+def run(*args, **options):
+    out = StringIO()
+    call_command(*args, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.mark.django_db
+def test_train_model_shows_figures_baselines_and_the_verdict_with_its_reasons(tmp_path):
+    store(training_data(1, sessions=40, per_session=10))
+    report = tmp_path / "result.json"
+    shown = run("train_model", "--book", "simulated", "--seed", "3", "--json", str(report))
+    model = MLModel.objects.get()
+    for words in ("AUC-ROC", "geometry", "logistic", "base rate", model.version, model.gate):
+        assert words in shown
+    for reason in (*model.gate_reasons, *model.metrics["may_filter_reasons"]):
+        assert reason in shown
+    result = json.loads(report.read_text())
+    assert (result["version"], result["seed"], result["gate"]) == (model.version, 3, model.gate)
+    assert result["metrics"]["n"] == model.n_test
+
+
+@pytest.mark.django_db
+def test_train_model_without_trades_says_what_is_missing_and_is_no_error(tmp_path):
+    report = tmp_path / "result.json"
+    shown = run("train_model", "--book", "paper:nobody", "--json", str(report))
+    assert "INSUFFICIENT_DATA" in shown
+    assert "0 sessions" in shown
+    result = json.loads(report.read_text())
+    assert (result["version"], result["metrics"], result["gate"]) == (None, None, "INSUFFICIENT_DATA")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_train_model_refuses_a_seed_out_of_range_in_one_line(seed):
+    with pytest.raises(CommandError, match="--seed"):
+        run("train_model", seed=seed)
+
+
+@pytest.mark.django_db
+def test_train_model_names_a_file_it_cannot_write(tmp_path):
+    with pytest.raises(CommandError, match=str(tmp_path)):
+        run("train_model", "--json", str(tmp_path / "absent" / "result.json"))
+
+
+@pytest.mark.django_db
+def test_promote_model_makes_a_candidate_champion_and_says_where_it_serves():
+    model = MLModelFactory()
+    shown = run("promote_model", model.version, "--book", "simulated", "--who", "ada", "--why", "passed")
+    assert shown.strip() == f"Model {model.version} now serves simulated."
+    assert champion("simulated") == model
+
+
+@pytest.mark.django_db
+def test_promote_model_needs_the_word_foreign_for_a_model_of_another_book():
+    version = MLModelFactory(book="replay:0123abcd").version
+    options = ("--book", "replay:0123abcd", "--to", "paper:1", "--who", "ada", "--why", "trial")
+    with pytest.raises(CommandError, match="--foreign"):
+        run("promote_model", version, *options)
+    assert champion("paper:1") is None
+    assert "trained on replay:0123abcd" in run("promote_model", version, *options, "--foreign")
+
+
+@pytest.mark.django_db
+def test_promote_model_names_the_versions_there_are_or_says_how_to_get_one():
+    MLModelFactory(version="20240216-1")
+    with pytest.raises(CommandError, match=r"no model 7\. Its newest: 20240216-1"):
+        run("promote_model", "7", "--book", "simulated", "--who", "ada", "--why", "x")
+    with pytest.raises(CommandError, match="train_model --book paper:1"):
+        run("promote_model", "7", "--book", "paper:1", "--who", "ada", "--why", "x")

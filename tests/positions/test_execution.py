@@ -1,0 +1,196 @@
+from decimal import Decimal
+
+import pytest
+
+from positions.broker.port import OutcomeUnknown, Rejected, Unavailable
+from positions.models import OrderIntent, PositionExit, StopMove
+from positions.rules import ExitDecision
+from positions.store import OrmStore
+from positions.words import ExitReason, ExitStatus, IntentStatus, Outcome, Side, StopMoveStatus, TradeStatus
+from tests.positions.world import START, World, trade_plan
+
+pytestmark = pytest.mark.django_db
+
+LEAVE = ExitDecision(ExitReason.TIME_LIMIT, {"minutes": 15})
+QUIET = (100.0, 100.2, 99.8, 100.0)
+
+
+@pytest.fixture
+def world():
+    return World(OrmStore("simulated"))
+
+
+@pytest.fixture
+def in_trade(world):
+    world.execution.enter(trade_plan())
+    world.bar(QUIET)
+    return world
+
+
+def test_an_entry_fills_at_the_next_open_and_is_protected_at_once(in_trade):
+    trade = in_trade.store.live["KO"].trade
+    assert (trade.status, trade.entry_price, trade.quantity) == (TradeStatus.OPEN, Decimal(100), 10)
+    assert trade.entered_at == START
+    assert trade.risk_per_share == 1
+    assert trade.stop_price == 99
+    assert in_trade.protected() == in_trade.held() == 10
+    assert trade.unprotected_seconds == 0
+
+
+def test_the_stop_ends_the_trade_with_its_costs(in_trade):
+    in_trade.bar((99.9, 100.0, 98.9, 99.5))
+    (trade,) = in_trade.closed
+    assert (trade.exit_reason, trade.exit_price, trade.outcome) == (ExitReason.STOP, Decimal(99), Outcome.LOSS)
+    assert trade.fees == Decimal("0.20")
+    assert trade.pnl == Decimal("-10.20")
+    assert trade.r_multiple == pytest.approx(-1.02)
+    assert in_trade.held() == 0
+    assert in_trade.exchange.open_orders() == {}
+    assert PositionExit.objects.count() == 0
+
+
+def test_a_short_trade_mirrors_a_long_one(world):
+    world.execution.enter(trade_plan(side=Side.SHORT))
+    world.bar(QUIET)
+    assert world.held() == -10
+    world.execution.exit(world.store.live["KO"], LEAVE, 100.0)
+    world.bar((98.0, 98.5, 97.5, 98.0))
+    (trade,) = world.closed
+    assert trade.pnl == Decimal("19.80")
+    assert trade.outcome == Outcome.WIN
+
+
+def test_an_exit_cancels_the_stop_sells_what_is_held_and_records_why(in_trade):
+    assert in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    in_trade.bar((100.5, 100.6, 100.4, 100.5))
+    (trade,) = in_trade.closed
+    assert (trade.exit_reason, trade.exit_price) == (ExitReason.TIME_LIMIT, Decimal("100.5"))
+    recorded = PositionExit.objects.get()
+    assert recorded.status == ExitStatus.DONE
+    assert recorded.evidence == {"minutes": 15}
+    assert recorded.pnl == trade.pnl == Decimal("4.80")
+    assert recorded.hold_seconds == 60
+    assert in_trade.exchange.open_orders() == {}
+
+
+def test_a_trade_leaves_once_however_often_it_is_told_to(in_trade):
+    mine = in_trade.store.live["KO"]
+    assert in_trade.execution.exit(mine, LEAVE, 100.0)
+    assert not in_trade.execution.exit(mine, LEAVE, 100.0)
+    assert len(in_trade.exchange.open_orders()) == 1
+
+
+def test_an_entry_filled_beyond_its_stop_leaves_at_the_market(world):
+    world.execution.enter(trade_plan())
+    world.bar((98.5, 98.8, 98.4, 98.6))
+    world.bar((98.7, 98.8, 98.6, 98.7))
+    (trade,) = world.closed
+    assert trade.exit_reason == ExitReason.STOP
+    assert trade.exit_price == Decimal("98.7")
+    assert trade.risk_per_share == 1
+    assert "stop_refused" in PositionExit.objects.get().evidence
+
+
+def test_a_stop_that_moves_is_replaced_and_then_confirmed(in_trade):
+    mine = in_trade.store.live["KO"]
+    in_trade.bar((101.5, 101.6, 101.4, 101.5))
+    assert in_trade.execution.move_stop(mine, Decimal("100.02"), {"profit_r": 1.5})
+    in_trade.settle()
+    assert mine.trade.stop_price == Decimal("100.02")
+    assert mine.trade.breakeven_set
+    assert StopMove.objects.get().status == StopMoveStatus.CONFIRMED
+    assert in_trade.protected() == 10
+    in_trade.bar((101.0, 101.0, 99.9, 100.0))
+    (trade,) = in_trade.closed
+    assert (trade.exit_reason, trade.pnl, trade.outcome) == (ExitReason.BREAKEVEN_STOP, Decimal(0), Outcome.LOSS)
+
+
+def test_a_stop_move_that_is_refused_leaves_the_old_stop_standing(in_trade):
+    mine = in_trade.store.live["KO"]
+    assert not in_trade.execution.move_stop(mine, Decimal("100.02"), {})
+    assert StopMove.objects.get().status == StopMoveStatus.REFUSED
+    assert mine.trade.stop_price == 99
+    assert not mine.trade.breakeven_set
+    assert in_trade.protected() == 10
+
+
+def test_a_stop_cancelled_behind_our_back_is_placed_again(in_trade):
+    (stop,) = in_trade.exchange.open_orders().values()
+    in_trade.exchange.cancel(stop.id)
+    in_trade.bar(QUIET)
+    assert in_trade.protected() == 10
+    assert [intent.attempt for intent in in_trade.store.live["KO"].intents if intent.step == "stop"] == [1, 2]
+
+
+def test_an_entry_that_never_filled_ends_as_cancelled(world):
+    world.execution.enter(trade_plan())
+    world.execution.cancel_entry(world.store.live["KO"])
+    world.settle()
+    assert world.store.live == {}
+    assert OrderIntent.objects.get().status == IntentStatus.CANCELLED
+
+
+class Faulty:
+    """The exchange behind a line that loses the request or the answer of the next write."""
+
+    def __init__(self, world: World, error: Exception, *, lands: bool) -> None:
+        self._exchange, self._error, self._lands = world.exchange, error, lands
+        world.execution._broker = self
+
+    def submit(self, request):
+        if self._error is None:
+            return self._exchange.submit(request)
+        error, self._error = self._error, None
+        if self._lands:
+            self._exchange.submit(request)
+        raise error
+
+    def __getattr__(self, name):
+        return getattr(self._exchange, name)
+
+
+@pytest.mark.parametrize(
+    ("error", "lands"),
+    [(Unavailable("refused"), False), (OutcomeUnknown("timeout"), False), (OutcomeUnknown("timeout"), True)],
+    ids=["request lost, known", "request lost, unknown", "answer lost"],
+)
+def test_an_exit_whose_answer_was_lost_is_looked_up_and_sold_exactly_once(in_trade, error, lands):
+    Faulty(in_trade, error, lands=lands)
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    in_trade.bar(QUIET)
+    in_trade.bar(QUIET)
+    in_trade.bar(QUIET)
+    (trade,) = in_trade.closed
+    assert in_trade.held() == 0
+    assert trade.exit_reason == ExitReason.TIME_LIMIT
+    assert OrderIntent.objects.filter(step="exit").count() == 1
+
+
+def test_a_refused_entry_is_no_trade(world):
+    Faulty(world, Rejected("insufficient buying power"), lands=False)
+    assert not world.execution.enter(trade_plan())
+    assert world.store.live == {}
+    assert OrderIntent.objects.get().error == "insufficient buying power"
+
+
+def test_after_a_crash_between_order_and_record_the_next_start_takes_over(in_trade):
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    OrderIntent.objects.filter(step="exit").update(status=IntentStatus.INTENDED, broker_order_id="")
+    restarted = World(OrmStore("simulated"), now=in_trade.now)
+    restarted.exchange = in_trade.exchange
+    restarted.execution._broker = in_trade.exchange
+    restarted.bar(QUIET)
+    (trade,) = restarted.closed
+    assert trade.exit_reason == ExitReason.TIME_LIMIT
+    assert restarted.held() == 0
+    assert OrderIntent.objects.filter(step="exit").count() == 1
+
+
+def test_order_ids_name_book_signal_step_and_attempt_and_never_a_primary_key(in_trade):
+    ids = [intent.client_order_id for intent in in_trade.store.live["KO"].intents]
+    assert [each.split(".", 2)[2] for each in ids] == [
+        "KO-20250512T140000Z-long-entry1",
+        "KO-20250512T140000Z-long-stop1",
+    ]
+    other = World(OrmStore("paper:x"))
+    assert other.execution._id_prefix != in_trade.execution._id_prefix

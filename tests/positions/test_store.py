@@ -1,0 +1,158 @@
+"""One contract for both stores: what the database's constraints refuse, memory refuses too."""
+
+from decimal import Decimal
+
+import pytest
+from django.db import IntegrityError
+
+from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from positions.store import Duplicate, MemoryStore, OrmStore
+from positions.words import ExitReason, ExitStatus, IntentStep, Outcome, Side, StopMoveStatus, TradeStatus
+from tests.positions.world import MINUTE, START, trade_plan
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(params=[OrmStore, MemoryStore])
+def store(request):
+    return request.param("simulated")
+
+
+def an_exit(trade: Trade) -> PositionExit:
+    return PositionExit(
+        book=trade.book,
+        trade=trade,
+        rule=ExitReason.TIME_LIMIT,
+        evidence={},
+        decided_at=START,
+        decided_price=Decimal(100),
+        quantity=10,
+    )
+
+
+def a_move(trade: Trade) -> StopMove:
+    return StopMove(
+        book=trade.book, trade=trade, old_stop=Decimal(99), new_stop=Decimal(100), evidence={}, decided_at=START
+    )
+
+
+def an_intent(trade: Trade, client_order_id: str = "one") -> OrderIntent:
+    return OrderIntent(
+        book=trade.book,
+        trade=trade,
+        client_order_id=client_order_id,
+        step=IntentStep.ENTRY,
+        quantity=10,
+        created_at=START,
+    )
+
+
+def test_a_signal_is_traded_once(store):
+    store.insert(trade_plan())
+    with pytest.raises(Duplicate):
+        store.insert(trade_plan())
+
+
+def test_a_symbol_has_one_position_at_a_time(store):
+    store.insert(trade_plan())
+    with pytest.raises(Duplicate):
+        store.insert(trade_plan(at=START + MINUTE))
+    store.insert(trade_plan("F", at=START + MINUTE))
+    assert set(store.live) == {"KO", "F"}
+
+
+def test_a_trade_has_one_exit_under_way_until_it_is_superseded(store):
+    trade = trade_plan()
+    store.insert(trade)
+    first = an_exit(trade)
+    store.insert(first)
+    with pytest.raises(Duplicate):
+        store.insert(an_exit(trade))
+    first.status = ExitStatus.SUPERSEDED
+    store.update(first, "status")
+    store.insert(an_exit(trade))
+
+
+def test_a_trade_owes_one_stop_move_at_a_time(store):
+    trade = trade_plan()
+    store.insert(trade)
+    first = a_move(trade)
+    store.insert(first)
+    with pytest.raises(Duplicate):
+        store.insert(a_move(trade))
+    first.status = StopMoveStatus.CONFIRMED
+    store.update(first, "status")
+    store.insert(a_move(trade))
+
+
+def test_an_order_id_is_used_once(store):
+    trade = trade_plan()
+    store.insert(trade)
+    store.insert(an_intent(trade))
+    with pytest.raises(Duplicate):
+        store.insert(an_intent(trade))
+
+
+def test_a_trade_that_has_ended_makes_room_for_the_next(store):
+    trade = trade_plan()
+    store.insert(trade)
+    trade.status = TradeStatus.CANCELLED
+    store.update(trade, "status")
+    assert store.live == {}
+    store.insert(trade_plan(at=START + MINUTE))
+
+
+def test_what_has_ended_is_in_the_database_with_all_its_rows(store):
+    trade = trade_plan()
+    store.insert(trade)
+    store.insert(an_intent(trade))
+    superseded, final = an_exit(trade), an_exit(trade)
+    store.insert(superseded)
+    superseded.status = ExitStatus.SUPERSEDED
+    store.update(superseded, "status")
+    store.insert(final)
+    final.status = ExitStatus.DONE
+    store.update(final, "status")
+    trade.status, trade.outcome, trade.exit_reason = TradeStatus.CLOSED, Outcome.LOSS, ExitReason.TIME_LIMIT
+    trade.pnl, trade.exited_at = Decimal(-1), START
+    store.update(trade, "status", "outcome", "exit_reason", "pnl", "exited_at")
+    if isinstance(store, MemoryStore):
+        store.flush()
+    saved = Trade.objects.get()
+    assert saved.status == TradeStatus.CLOSED
+    assert saved.intents.count() == 1
+    assert sorted(saved.exits.values_list("status", flat=True)) == ["done", "superseded"]
+
+
+def test_after_a_restart_the_live_trades_are_back_with_their_rows():
+    store = OrmStore("simulated")
+    trade = trade_plan()
+    for row in (trade, an_intent(trade), an_exit(trade), a_move(trade)):
+        store.insert(row)
+    OrmStore("paper:x").insert(trade_plan(book="paper:x"))
+    mine = OrmStore("simulated").live["KO"]
+    assert mine.trade == trade
+    assert [intent.client_order_id for intent in mine.intents] == ["one"]
+    assert mine.exit is not None
+    assert len(mine.moves) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"side": "both"},
+        {"planned_quantity": 0},
+        {"initial_stop": Decimal(101)},
+        {"target": Decimal(99)},
+        {"planned_entry": Decimal(-1), "initial_stop": Decimal(-2)},
+        {"outcome": Outcome.WIN},
+        {"status": TradeStatus.CLOSED},
+    ],
+    ids=str,
+)
+def test_the_database_refuses_a_trade_that_cannot_be(wrong):
+    trade = trade_plan(side=Side.LONG)
+    for name, value in wrong.items():
+        setattr(trade, name, value)
+    with pytest.raises(IntegrityError):
+        trade.save()

@@ -1,0 +1,267 @@
+"""The main job as a whole: replay and live are one program, nothing looks ahead, books never mix."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import call_command
+
+from ml.feature_extractor import FeatureExtractor
+from ml.features import FEATURES
+from ml.model_trainer import ModelTrainer
+from ml.models import Performance, TradeFeatures
+from ml.performance_tracker import PerformanceTracker
+from positions.broker.exchange import SimulatedExchange
+from positions.clock import ReplayClock
+from positions.market.bars import SessionBars
+from positions.market.feeds import ReplayFeed, VixReading
+from positions.market.feeds.simulated import SimulatedMarket
+from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade
+from positions.store import OrmStore
+from positions.words import TradeStatus
+from tradingsite import replaying
+from tradingsite.replaying import ReplayOptions, replay, replay_session, wire
+from tradingsite.summary import trades_sha256
+
+pytestmark = pytest.mark.django_db
+
+FEATURE_COLUMNS = [feature.name for feature in FEATURES]
+TRADE_COLUMNS = [
+    "signal_key", "side", "planned_entry", "initial_stop", "target", "entry_price", "quantity", "entered_at",
+    "stop_price", "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome",
+]  # fmt: skip
+
+
+def run(feed: ReplayFeed, book: str = "simulated") -> None:
+    replay(feed, book, ReplayOptions.in_force(), started=0.0)
+
+
+def features(book: str, until: datetime | None = None) -> list[tuple]:
+    rows = TradeFeatures.objects.filter(book=book).order_by("signal_key")
+    if until is not None:
+        rows = rows.filter(signal_at__lte=until)
+    return list(rows.values_list("signal_key", "missing", *FEATURE_COLUMNS))
+
+
+def trades(book: str) -> list[tuple]:
+    return list(Trade.objects.filter(book=book).order_by("signal_key").values_list(*TRADE_COLUMNS))
+
+
+def test_live_minute_by_minute_through_the_database_equals_a_replay_of_everything_at_once():
+    run(SimulatedMarket(1, seed=4))
+    feed, options = SimulatedMarket(1, seed=4), ReplayOptions.in_force()
+    exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
+    clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
+    wired = wire("paper:test", feed.name, feed.universe, options, exchange, OrmStore("paper:test"), clock)
+    for bars, trading in feed.sessions():
+        if trading:
+            replay_session(wired, exchange, clock, bars, feed.vix_before(bars.session.day))
+            wired.system.flush()
+        wired.past.append(bars)
+    assert len(features("simulated")) > 50
+    assert features("paper:test") == features("simulated")
+    assert len(trades("simulated")) > 50
+    assert trades("paper:test") == trades("simulated")
+    for table in (OrderIntent, PositionExit, StopMove):
+        assert table.objects.filter(book="paper:test").count() == table.objects.filter(book="simulated").count() > 0
+
+
+class Altered:
+    """A feed whose bars change after a moment: other prices, other volumes, other holes."""
+
+    def __init__(self, feed: ReplayFeed, after: datetime) -> None:
+        self._feed, self._after = feed, after
+        self.name, self.universe, self.length = feed.name, feed.universe, feed.length
+
+    def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
+        noise = np.random.default_rng(0)
+        for bars, trading in self._feed.sessions():
+            first = max(0, int(np.ceil((self._after - bars.session.open) / bars.length)))
+            values = bars.values.copy()
+            tail = values[:, first:]
+            tail[:4] *= 1.07 + 0.02 * noise.standard_normal(tail.shape[1:])
+            tail[1], tail[2] = np.fmax.reduce(tail[:4]), np.fmin.reduce(tail[:4])
+            tail[4] *= 3
+            tail[:, noise.random(tail.shape[1:]) < 0.1] = np.nan
+            yield replace(bars, values=values), trading
+
+    def vix_before(self, day) -> VixReading | None:
+        return self._feed.vix_before(day)
+
+
+def cut_points(book: str, count: int) -> list[datetime]:
+    times = sorted(set(TradeFeatures.objects.filter(book=book).values_list("signal_at", flat=True)))
+    return times[:: len(times) // count][:count]
+
+
+def changed_by_the_future(seed: int, cuts: list[datetime]) -> set[str]:
+    """Names of the features that differ, over all signals up to each cut, when everything after it is altered."""
+    changed: set[str] = set()
+    for cut in cuts:
+        before = features("simulated", until=cut)
+        run(Altered(SimulatedMarket(1, seed), cut), "replay:000000000000")
+        after = features("replay:000000000000", until=cut)
+        assert [row[0] for row in before] == [row[0] for row in after], f"other signals until {cut}"
+        for old, new in zip(before, after, strict=True):
+            changed |= {name for name, a, b in zip(FEATURE_COLUMNS, old[2:], new[2:], strict=True) if a != b}
+    return changed
+
+
+def test_no_feature_of_a_signal_changes_when_the_bars_after_it_are_altered():
+    run(SimulatedMarket(1, seed=4))
+    cuts = cut_points("simulated", 5)
+    assert len(cuts) == 5
+    assert changed_by_the_future(4, cuts) == set()
+
+
+def test_a_feature_that_looks_ahead_is_found_out(monkeypatch):
+    seen: list[SessionBars] = []
+    honest_session, honest_features = replaying.replay_session, FeatureExtractor.extract_technical_features
+
+    def remember(wired, exchange, clock, bars, vix):
+        seen[:] = [bars]
+        honest_session(wired, exchange, clock, bars, vix)
+
+    def whole_day_volume(self, signal):
+        day = np.nanmean(seen[0].values[4][:, signal.row])
+        return {**honest_features(self, signal), "relative_volume": float(self._bank.volume[signal.row] / day)}
+
+    monkeypatch.setattr(replaying, "replay_session", remember)
+    monkeypatch.setattr(FeatureExtractor, "extract_technical_features", whole_day_volume)
+    run(SimulatedMarket(1, seed=4))
+    assert changed_by_the_future(4, cut_points("simulated", 2)) == {"relative_volume"}
+
+
+def test_every_signal_has_a_feature_row_and_every_trade_an_outcome():
+    run(SimulatedMarket(2, seed=9))
+    taken = set(TradeFeatures.objects.filter(taken=True).values_list("signal_key", flat=True))
+    assert taken == set(Trade.objects.values_list("signal_key", flat=True))
+    assert set(Trade.objects.values_list("status", flat=True)) == {TradeStatus.CLOSED}
+    assert not Trade.objects.filter(outcome=None).exists()
+    assert not TradeFeatures.objects.filter(taken=False, not_taken_reason="").exists()
+
+
+def write_csv(path: Path, seed: int) -> None:
+    """One simulated session and its warm-up as a bars file."""
+    feed = SimulatedMarket(1, seed)
+    rows = []
+    for bars, _ in feed.sessions():
+        for batch in bars.batches():
+            for row in np.flatnonzero(np.isfinite(batch.close))[:12]:
+                ohlcv = [batch.open[row], batch.high[row], batch.low[row], batch.close[row], int(batch.volume[row])]
+                rows.append((feed.universe.symbols[row], batch.start.isoformat(), *ohlcv))
+    rows.sort()
+    lines = ["symbol,timestamp,open,high,low,close,volume", *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def count_rows() -> dict[str, int]:
+    tables = (Trade, TradeFeatures, PositionExit, StopMove, OrderIntent, Instrument, Performance)
+    return {table.__name__: table.objects.count() for table in tables}
+
+
+def test_quickstart_replay_and_paper_in_one_database_never_see_each_others_trades(tmp_path, settings):
+    settings.VAR_DIR = tmp_path
+    write_csv(tmp_path / "bars.csv", seed=5)
+
+    def replay_file() -> str:
+        call_command("replay", bars=tmp_path / "bars.csv", json=tmp_path / "replay.json")
+        return json.loads((tmp_path / "replay.json").read_text())["book"]
+
+    call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "quickstart.json")
+    replayed = replay_file()
+    store = OrmStore("paper:test")
+    feed, options = SimulatedMarket(1, seed=6), ReplayOptions.in_force()
+    exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
+    clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
+    paper = wire("paper:test", feed.name, feed.universe, options, exchange, store, clock)
+    for bars, trading in feed.sessions():
+        if trading:
+            replay_session(paper, exchange, clock, bars, None)
+            paper.system.flush()
+        paper.past.append(bars)
+    PerformanceTracker("paper:test").record_sessions([bars.session.day])
+
+    own = {book: set(Trade.objects.filter(book=book).values_list("signal_key", flat=True)) for book in
+           ("simulated", replayed, "paper:test")}  # fmt: skip
+    assert all(own.values())
+    for book, keys in own.items():
+        assert set(ModelTrainer(book).load_training_data().signal_key) <= keys
+        assert Performance.objects.get(book=book).trades == len(keys)
+        assert OrmStore(book).live == {}
+    before, hashes = count_rows(), {book: trades_sha256(book) for book in own}
+    assert replay_file() == replayed
+    call_command("quickstart", sessions=1, no_serve=True)
+    assert count_rows() == before
+    assert {book: trades_sha256(book) for book in own} == hashes
+
+
+def test_a_replay_that_breaks_off_leaves_the_book_as_it_was():
+    run(SimulatedMarket(1, seed=4))
+    before = trades_sha256("simulated")
+
+    class BreaksOff(Altered):
+        def sessions(self):
+            yield from list(super().sessions())[:-1]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(BreaksOff(SimulatedMarket(1, seed=8), datetime.max.replace(tzinfo=replaying.UTC)))
+    assert trades_sha256("simulated") == before
+    assert set(Trade.objects.values_list("book", flat=True)) == {"simulated"}
+
+
+SUMMARY_KEYS = {
+    "sessions", "symbols", "bars", "bars_per_second", "signals", "feature_rows", "trades", "wins", "losses", "exits",
+    "breakeven_moves", "win_rate", "avg_r", "model", "predictions", "prediction_p99_ms", "report", "trades_sha256",
+    "wall_s", "peak_mb",
+}  # fmt: skip
+MODEL_KEYS = {
+    "version", "status", "n_train", "n_test", "auc", "auc_ci", "auc_geometry", "accuracy", "majority_accuracy",
+    "brier", "gate", "gate_reasons",
+}  # fmt: skip
+
+
+def test_one_session_is_too_little_for_a_model_and_says_so(tmp_path, settings, capsys):
+    settings.VAR_DIR = tmp_path
+    call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "summary.json")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary) >= SUMMARY_KEYS
+    assert set(summary["model"]) == MODEL_KEYS
+    assert summary["model"]["gate"] == "INSUFFICIENT_DATA"
+    assert summary["model"]["version"] is None
+    assert summary["signals"] == summary["feature_rows"] > 0
+    assert Path(summary["report"]).is_file()
+    told = capsys.readouterr().out
+    assert "simulated" in told
+    assert "password: " in told
+    call_command("quickstart", sessions=1, no_serve=True)
+    assert "password: " not in capsys.readouterr().out
+
+
+def test_a_replay_of_real_bars_closes_every_trade_and_repeats_itself(shared_data, tmp_path, settings):
+    settings.VAR_DIR = tmp_path
+    summaries = []
+    for number in range(2):
+        call_command(
+            "replay",
+            bars=shared_data / "us_1min_2018.parquet",
+            market=shared_data / "us_1min_2018_market.parquet",
+            vix=shared_data / "vix_daily.parquet",
+            symbols=shared_data / "symbols.csv",
+            first=datetime(2018, 2, 22).date(),  # noqa: DTZ001  # a New York date
+            last=datetime(2018, 2, 23).date(),  # noqa: DTZ001  # a New York date
+            json=tmp_path / f"{number}.json",
+        )
+        summaries.append(json.loads((tmp_path / f"{number}.json").read_text()))
+    first, second = summaries
+    assert first["trades_sha256"] == second["trades_sha256"]
+    assert (first["sessions"], first["symbols"]) == (2, 61)
+    assert first["signals"] == first["feature_rows"] > first["trades"] > 100
+    assert first["wins"] + first["losses"] == first["trades"] == Trade.objects.count()
+    assert Trade.objects.exclude(status=TradeStatus.CLOSED).count() == 0
+    assert set(TradeFeatures.objects.values_list("vix_source", flat=True)) == {"cboe"}

@@ -1,0 +1,77 @@
+"""What other packages put into the admin, in the site's look and hardened.
+
+Whoever may add or change a schedule can run any importable function: schedules are made by `setup_schedules` alone, and
+tasks are looked at, not resubmitted.
+"""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
+from django_q.models import Failure, OrmQ, Schedule, Success
+from knox.models import AuthToken
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from tradingsite.kit.admin import ReadOnlyAdmin, TableAdmin
+
+for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
+    admin.site.unregister(model)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    pass
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(ReadOnlyAdmin):
+    when_empty = "Nothing is scheduled. Run python manage.py setup_schedules, then python manage.py qcluster."
+    list_display = ("name", "func", "schedule_type", "cron", "next_run")
+
+
+@admin.register(Success)
+class SuccessAdmin(ReadOnlyAdmin):
+    when_empty = "No task has run yet. Run python manage.py setup_schedules, then python manage.py qcluster."
+    list_display = ("started", "stopped", "name", "group", "func", "result")
+    fields = ("name", "group", "func", "started", "stopped", "attempt_count", "result")
+    search_fields = ("group__exact", "func__exact")
+    search_help_text = "A schedule's name, or a function"
+
+
+@admin.register(Failure)
+class FailureAdmin(SuccessAdmin):
+    when_empty = "No task has failed."
+
+
+@admin.register(OrmQ)
+class OrmQAdmin(ReadOnlyAdmin):
+    when_empty = "Nothing waits to be run."
+    list_display = ("name", "group", "func", "lock", "key")
+    fields = ("name", "group", "func", "lock", "key")
+
+
+@admin.register(AuthToken)
+class AuthTokenAdmin(TableAdmin):
+    """Tokens are made by `create_api_token`, which shows them once, and revoked here."""
+
+    when_empty = "No token yet. Run python manage.py create_api_token USER."
+    list_display = ("token_key", "user", "created", "expiry")
+    fields = ("token_key", "user", "created", "expiry")
+    list_select_related = ("user",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

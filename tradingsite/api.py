@@ -1,0 +1,33 @@
+"""The addresses of the API."""
+
+from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import DefaultRouter
+
+from ml.api import MLModelViewSet, PerformanceViewSet, PredictionViewSet, TradeFeaturesViewSet
+from positions.api import (
+    InstrumentViewSet,
+    OrderIntentViewSet,
+    PositionExitViewSet,
+    StopMoveViewSet,
+    TradeViewSet,
+    WorkerLeaseViewSet,
+)
+
+router = DefaultRouter()
+router.register("trades", TradeViewSet)
+router.register("exits", PositionExitViewSet)
+router.register("stop-moves", StopMoveViewSet)
+router.register("order-intents", OrderIntentViewSet)
+router.register("instruments", InstrumentViewSet)
+router.register("leases", WorkerLeaseViewSet)
+router.register("features", TradeFeaturesViewSet)
+router.register("models", MLModelViewSet)
+router.register("predictions", PredictionViewSet)
+router.register("performance", PerformanceViewSet)
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("", include(router.urls)),
+]

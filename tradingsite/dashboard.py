@@ -1,0 +1,263 @@
+"""The admin's first page: one book at a glance, in a constant number of queries."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Avg
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from ml.models import Gate, MLModel, ModelStatus, Performance, TradeFeatures
+from positions.models import LIVE_STATUSES, Trade, WorkerLease
+from reports.daily import MARKETS, report_path
+from reports.figures import dollars, in_r
+from tradingsite.books import is_book
+from tradingsite.kit.admin import distinct
+from tradingsite.kit.words import readable, rows_table
+
+NEEDED = ("positions.view_trade", "positions.view_workerlease", "ml.view_performance", "ml.view_mlmodel")
+SESSIONS_SHOWN = 10
+OPEN_TRADES_SHOWN = 50
+INVENTED = ("simulated", "replay")
+
+VERDICTS = {
+    Gate.PASS: "It passed the gate: it may be promoted with promote_model, and serves nothing until then.",
+    Gate.FAIL: "It missed the gate: it stays a candidate and decides nothing.",
+    Gate.INSUFFICIENT_DATA: "There is too little data to judge it: it stays a candidate and decides nothing.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A figure with what it is worth: its n, its baseline, or why it is undefined."""
+
+    title: str
+    value: str
+    note: str
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Called by the admin's index with its context; who may not see the figures is told what is lacking."""
+    lacking = [permission for permission in NEEDED if not request.user.has_perm(permission)]
+    if lacking:
+        return {**context, "lacking": lacking}
+    book = request.GET.get("book") or settings.BOOK
+    sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
+    return {
+        **context,
+        "book": book,
+        "title": "Dashboard",
+        "books": _books(book),
+        "market": MARKETS.get(book.partition(":")[0], "A book of unknown kind."),
+        "is_live": book.startswith("live:"),
+        "last": sessions[0] if sessions else None,
+        "last_report": _report_link(book, sessions[0].session) if sessions else "",
+        "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],
+        "sessions": _sessions(book, sessions),
+        "exits": _exits(sessions),
+        "open_trades": _open_trades(book),
+        "leases": _leases(book),
+        **_model(book),
+    }
+
+
+def _books(shown: str) -> list[str]:
+    """Books with a session or a trade, without the drafts of runs that are going on."""
+    stored = {*distinct(Performance, "book"), *distinct(Trade, "book")}
+    return sorted({settings.BOOK, shown, *filter(is_book, stored)})
+
+
+def _share(part: float | None) -> str:
+    return readable(None) if part is None else f"{part:.1%}"
+
+
+def _plan_odds(book: str, session: date) -> float | None:
+    """The mean of what the plans of the trades taken would win on a random walk: the win rate to beat."""
+    taken = TradeFeatures.objects.filter(book=book, session=session, taken=True)
+    return taken.aggregate(mean=Avg("p_geometry"))["mean"]
+
+
+def _cards(last: Performance, plan_odds: float | None) -> list[Card]:
+    trades = f"{last.trades} closed trade{'' if last.trades == 1 else 's'}"
+    none_lost = f"undefined: {'no trade' if not last.trades else 'none of ' + trades + ' lost'}"
+    n = f"n = {last.trades}"
+    return [
+        Card("Result", dollars(last.pnl), f"after fees, {trades}"),
+        Card("Average result", in_r(last.average_r), f"{n}; 1 R is what a trade risked at entry"),
+        Card("Win rate", _share(last.win_rate), f"{n}; the plans' own odds: {_share(plan_odds)}"),
+        Card(
+            "Profit factor",
+            readable(last.profit_factor),
+            none_lost if last.profit_factor is None else f"dollars won per dollar lost, {n}",
+        ),
+        Card("Largest drawdown", f"{readable(last.max_drawdown_r)} R", "from a peak of the session, closed trades"),
+        Card("Breakeven stops", readable(last.breakeven_moves), "stops moved to entry plus costs"),
+        Card(
+            "Features collected",
+            _share(last.feature_rows / last.signals if last.signals else None),
+            f"{last.feature_rows} rows for {last.signals} signals; {last.complete_feature_rows} complete",
+        ),
+        Card("Without a stop", f"{readable(last.unprotected_seconds)} s", "seconds that shares were unprotected"),
+    ]
+
+
+def _report_link(book: str, session: date) -> SafeString | str:
+    path = report_path(book, session)
+    if not path.is_file():
+        return ""
+    address = reverse("report", args=[path.parent.name, session])
+    return format_html('<a class="text-link" href="{}">report</a>', address)
+
+
+def _sessions(book: str, sessions: list[Performance]) -> SafeString:
+    return rows_table(
+        ("session", "trades", "win rate", "result", "average R", "signals", "report"),
+        [
+            [
+                row.session.isoformat(),
+                readable(row.trades),
+                _share(row.win_rate),
+                dollars(row.pnl),
+                in_r(row.average_r),
+                readable(row.signals),
+                _report_link(book, row.session) or readable(None),
+            ]
+            for row in sessions
+        ],
+    )
+
+
+def _exits(sessions: list[Performance]) -> SafeString:
+    last = Counter(sessions[0].exits if sessions else {})
+    total = sum((Counter(row.exits) for row in sessions), Counter())
+    return rows_table(
+        ("reason", "last session", f"last {len(sessions)} sessions"),
+        [[reason, readable(last[reason]), readable(count)] for reason, count in total.most_common()],
+    )
+
+
+def _open_trades(book: str) -> SafeString:
+    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES)[:OPEN_TRADES_SHOWN]
+    return rows_table(
+        ("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
+        [
+            [
+                format_html(
+                    '<a class="text-link" href="{}">{}</a>',
+                    reverse("admin:positions_trade_change", args=[trade.pk]),
+                    trade.symbol,
+                ),
+                trade.side,
+                trade.status,
+                readable(trade.quantity),
+                readable(trade.entry_price),
+                readable(trade.stop_price),
+                readable(trade.target),
+                f"{timezone.localtime(trade.entered_at or trade.signal_at):%Y-%m-%d %H:%M}",
+            ]
+            for trade in trades
+        ],
+    )
+
+
+def _leases(book: str) -> SafeString:
+    """Who works for this book; the clock of a replay or a simulation is not ours, so there only the time is told."""
+    now = timezone.now()
+    invented = book.partition(":")[0] in INVENTED
+    return rows_table(
+        ("job", "state", "last heard of", "by", "last error"),
+        [
+            [
+                lease.name,
+                "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
+                f"{timezone.localtime(lease.heartbeat_at):%Y-%m-%d %H:%M:%S}",
+                lease.holder,
+                lease.last_error or readable(None),
+            ]
+            for lease in WorkerLease.objects.filter(book=book)
+        ],
+    )
+
+
+def _model(book: str) -> dict[str, Any]:
+    light = MLModel.objects.defer("artifact", "folds", "importance", "manifest")
+    latest = light.filter(book=book).first()
+    return {
+        "model": latest,
+        "verdict": VERDICTS[Gate(latest.gate)] if latest else "",
+        "figures": _figures(latest.metrics) if latest else None,
+        "champion": light.filter(serving_book=book, status=ModelStatus.CHAMPION).first(),
+    }
+
+
+def _figures(metrics: dict[str, Any]) -> SafeString:
+    """Out-of-sample figures beside their baselines on the same rows."""
+    interval, geometry = metrics.get("auc_interval"), metrics.get("geometry", {})
+    between = f" (95 %: {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
+    rows = [
+        ("AUC (higher is better)", readable(metrics.get("auc")) + between, geometry.get("auc"), 0.5),
+        ("Accuracy", readable(metrics.get("accuracy")), geometry.get("accuracy"), metrics.get("majority_accuracy")),
+        (
+            "Brier score (lower is better)",
+            readable(metrics.get("brier")),
+            geometry.get("brier"),
+            metrics.get("base_rate_brier"),
+        ),
+    ]
+    return rows_table(
+        ("figure", "model", "the plan's odds alone", "always the same answer"),
+        [[name, own, readable(plan), readable(same)] for name, own, plan, same in rows],
+    )
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The side bar: what this user may look at, grouped by floor."""
+    groups = {
+        "": [
+            ("Dashboard", "admin:index", "dashboard", ""),
+            ("Daily reports", "reports", "summarize", "positions.view_trade"),
+        ],
+        "Positions": [
+            ("Trades", "admin:positions_trade_changelist", "swap_vert", "positions.view_trade"),
+            ("Exits", "admin:positions_positionexit_changelist", "logout", "positions.view_positionexit"),
+            ("Stop moves", "admin:positions_stopmove_changelist", "shield", "positions.view_stopmove"),
+            ("Orders", "admin:positions_orderintent_changelist", "receipt_long", "positions.view_orderintent"),
+            ("Watchlist", "admin:positions_instrument_changelist", "visibility", "positions.view_instrument"),
+            ("Leases", "admin:positions_workerlease_changelist", "lock_clock", "positions.view_workerlease"),
+        ],
+        "Learning": [
+            ("Features", "admin:ml_tradefeatures_changelist", "dataset", "ml.view_tradefeatures"),
+            ("Models", "admin:ml_mlmodel_changelist", "model_training", "ml.view_mlmodel"),
+            ("Predictions", "admin:ml_prediction_changelist", "online_prediction", "ml.view_prediction"),
+            ("Performance", "admin:ml_performance_changelist", "monitoring", "ml.view_performance"),
+        ],
+        "Site": [
+            ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
+            ("Schedules", "admin:django_q_schedule_changelist", "schedule", "django_q.view_schedule"),
+            ("Tasks done", "admin:django_q_success_changelist", "task_alt", "django_q.view_success"),
+            ("Tasks failed", "admin:django_q_failure_changelist", "error", "django_q.view_failure"),
+            ("Tasks queued", "admin:django_q_ormq_changelist", "pending", "django_q.view_ormq"),
+            ("Users", "admin:auth_user_changelist", "person", "auth.view_user"),
+            ("Groups", "admin:auth_group_changelist", "group", "auth.view_group"),
+            ("API tokens", "admin:knox_authtoken_changelist", "key", "knox.view_authtoken"),
+            ("API", "docs", "api", ""),
+        ],
+    }
+    return [
+        {
+            "title": title or None,
+            "separator": bool(title),
+            "items": [
+                {"title": name, "link": reverse(page), "icon": icon}
+                for name, page, icon, permission in pages
+                if not permission or request.user.has_perm(permission)
+            ],
+        }
+        for title, pages in groups.items()
+    ]

@@ -1,0 +1,35 @@
+"""`create_api_token`: make a token for the API and show it once."""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError
+
+from tradingsite.console import BAD_CONFIGURATION
+
+
+class Command(BaseCommand):
+    help = "Make an API token for a user; it is shown once. Example: python manage.py create_api_token ada --days 30"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("user", help="user name; the token may do what the user may")
+        parser.add_argument("--days", type=int, default=90, help="days until it expires (default: 90)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from knox.models import AuthToken
+
+        if options["days"] < 1:
+            raise CommandError(f"--days {options['days']}: a token lasts at least 1 day", returncode=BAD_CONFIGURATION)
+        user = User.objects.filter(username=options["user"]).first()
+        if user is None:
+            raise CommandError(
+                f"There is no user {options['user']}. Make one: python manage.py createsuperuser, or in the admin",
+                returncode=BAD_CONFIGURATION,
+            )
+        row, token = AuthToken.objects.create(user, expiry=timedelta(days=options["days"]))
+        if not any(".view_" in permission for permission in user.get_all_permissions()):
+            self.stderr.write(f"{user} may not view any table yet: give view permissions in the admin.")
+        self.stderr.write(f"Valid until {row.expiry:%Y-%m-%d}. Send it as the header: Authorization: Token <token>")
+        self.stdout.write(token)

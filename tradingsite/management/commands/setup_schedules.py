@@ -1,0 +1,53 @@
+"""`setup_schedules`: put the site's jobs into django-q's table; running it again changes nothing twice."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from tradingsite.console import console
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of django-q's schedule; `cron` is New York time. `kwargs` is a Python literal, as django-q stores it."""
+
+    func: str
+    cron: str
+    kwargs: str = ""
+
+
+JOBS = {
+    "daily report": Job("tradingsite.schedules.daily_report", "15 16 * * 1-5"),
+    "nightly training": Job("tradingsite.schedules.train", "0 18 * * 1-5"),
+    # Only failures are kept: a success a minute would push the other jobs' results out of the table.
+    "monitors": Job("tradingsite.schedules.monitors", "* * * * *", "q_options={'save': False}"),
+}
+
+
+class Command(BaseCommand):
+    help = (
+        "Schedule nightly training, the daily report and the monitors (New York time). Run `qcluster` to have them "
+        "done. Example: python manage.py setup_schedules"
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from django_q.models import Schedule
+        from rich.table import Table
+
+        table = Table("name", "cron (New York)", "next run", "function")
+        for name, job in JOBS.items():
+            row = Schedule(schedule_type=Schedule.CRON, next_run=timezone.now(), **asdict(job))
+            job_row, _ = Schedule.objects.update_or_create(
+                name=name,
+                defaults={
+                    **asdict(job),
+                    "schedule_type": Schedule.CRON,
+                    "repeats": -1,
+                    "next_run": row.calculate_next_run(),
+                },
+            )
+            next_run = timezone.localtime(job_row.next_run)
+            table.add_row(name, job.cron, f"{next_run:%a %Y-%m-%d %H:%M}", job.func)
+        console().print(table)

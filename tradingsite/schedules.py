@@ -1,0 +1,43 @@
+"""What qcluster runs by the clock. Each job is a command in a process of its own: a model fitted in a worker that was
+forked after OpenMP ran would hang for ever."""
+
+import subprocess
+import sys
+
+from django.conf import settings
+
+# The command must end before the worker is stopped, or it would go on without anyone waiting for it.
+SECONDS_ALLOWED = settings.Q_CLUSTER["timeout"] - 60
+
+
+def train() -> str:
+    """Train on the trades of the BOOK setting; says what the command said last. Raises CommandFailed."""
+    return _manage("train_model", "--book", settings.BOOK)
+
+
+def daily_report() -> str:
+    """Write the report of the last session of the BOOK setting and return its path. Raises CommandFailed."""
+    return _manage("daily_report", "--book", settings.BOOK)
+
+
+def monitors() -> str:
+    """Watch the open positions of a broker's account. Raises CommandFailed.
+
+    The command `run_monitors` does not exist yet, and no broker can be traded through: until both do, a configured
+    key makes this job fail each minute, in plain sight, rather than pretend that somebody watches.
+    """
+    if not settings.ALPACA_API_KEY:
+        return "no broker configured: nothing to watch"
+    return _manage("run_monitors")
+
+
+class CommandFailed(RuntimeError):
+    """A scheduled command ended with another status than 0."""
+
+
+def _manage(*arguments: str) -> str:
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_ALLOWED, check=False)
+    if done.returncode:
+        raise CommandFailed(f"{' '.join(arguments)}: status {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout.strip()[-2000:]

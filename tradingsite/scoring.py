@@ -1,0 +1,32 @@
+"""A candidate's test sessions, served: one signal at a time through the very Predictor that serves live."""
+
+from collections.abc import Callable
+
+from django.utils import timezone
+
+from ml.features import MODEL_FEATURES
+from ml.ml_system import prediction_of
+from ml.models import MLModel, Prediction, PredictionMode, TradeFeatures
+from ml.predictor import Predictor
+from positions.models import Trade
+
+
+def score_test_sessions(model: MLModel, progress: Callable[[int], None] = lambda signals: None) -> int:
+    """Log what a model says of each signal of its test sessions, in shadow mode, with the outcome where there was a
+    trade. Returns the number of predictions; signals with incomplete features get none.
+    """
+    predictor = Predictor(model)
+    of_test = {"book": model.book, "session__gte": model.test_from, "session__lte": model.test_to}
+    outcomes = dict(Trade.objects.filter(**of_test).values_list("signal_key", "outcome"))
+    names = [feature.name for feature in MODEL_FEATURES]
+    signals = TradeFeatures.objects.filter(**of_test, complete=True).order_by("signal_at", "signal_key")
+    predictions = []
+    for key, *values in signals.values_list("signal_key", *names):
+        features = dict(zip(names, values, strict=True))
+        score = predictor.predict(features, features["p_geometry"])
+        prediction = prediction_of(model.book, key, predictor, score, PredictionMode.SHADOW, timezone.now())
+        prediction.outcome = outcomes.get(key)
+        predictions.append(prediction)
+        progress(1)
+    Prediction.objects.bulk_create(predictions, batch_size=500)
+    return len(predictions)

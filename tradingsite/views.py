@@ -1,0 +1,57 @@
+"""Pages beside the admin: the daily reports that were written to disk."""
+
+from datetime import date
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import permission_required
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+
+# A report runs scripts that stand in it, and loads plotly.js from here; it asks nobody else for anything.
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+class SessionConverter:
+    """A New York date in an address, written 2024-01-31."""
+
+    regex = r"\d{4}-\d{2}-\d{2}"
+
+    def to_python(self, value: str) -> date:
+        return date.fromisoformat(value)
+
+    def to_url(self, value: date) -> str:
+        return value.isoformat()
+
+
+def _folder() -> Path:
+    return Path(settings.VAR_DIR) / "reports"
+
+
+@staff_member_required
+@permission_required("positions.view_trade", raise_exception=True)
+def report(request: HttpRequest, folder: str, day: date) -> FileResponse:
+    """A session's report. The address can name nothing but a book's folder and a date."""
+    path = _folder() / folder / f"{day.isoformat()}.html"
+    if not path.is_file():
+        raise Http404(f"No report of {day} for {folder}. Write it: python manage.py daily_report --session {day}")
+    response = FileResponse(path.open("rb"), content_type="text/html; charset=utf-8")
+    response["Content-Security-Policy"] = REPORT_POLICY
+    return response
+
+
+@staff_member_required
+@permission_required("positions.view_trade", raise_exception=True)
+def reports(request: HttpRequest) -> HttpResponse:
+    """Every report there is, newest first, book by book."""
+    books = [
+        (folder.name, sorted((date.fromisoformat(page.stem) for page in folder.glob("????-??-??.html")), reverse=True))
+        for folder in sorted(_folder().glob("*/"))
+    ]
+    context = {**admin.site.each_context(request), "title": "Daily reports", "books": books}
+    return render(request, "tradingsite/reports.html", context)
