@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.statistics import Interval
+
 RESAMPLES = 1000
 LEVEL = 0.95
 Z = 1.959963984540054
@@ -30,16 +32,6 @@ class Rows:
     p_geometry: Floats
     r: Floats
     session: NDArray[np.datetime64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    low: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        return self.high - self.low
 
 
 @dataclass(frozen=True)

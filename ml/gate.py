@@ -1,10 +1,7 @@
 """Whether a model may be champion, and whether it may skip trades: pure rules that give every reason in a sentence."""
 
-from typing import Literal
-
 from ml.evaluation import Estimate, Evaluation
-
-Verdict = Literal["PASS", "FAIL", "INSUFFICIENT_DATA"]
+from ml.words import Gate
 
 LEAST_ROWS, LEAST_OF_A_CLASS, LEAST_SESSIONS = 200, 50, 30
 ACCURACY, AUC = 0.55, 0.60  # the bar that was asked for, to be passed out of sample
@@ -51,11 +48,11 @@ def _bar_missed(evaluation: Evaluation) -> list[str]:
     return reasons
 
 
-def gate(evaluation: Evaluation) -> tuple[Verdict, list[str]]:
+def gate(evaluation: Evaluation) -> tuple[Gate, list[str]]:
     """Judge pooled out-of-sample figures: may the model be champion? The reasons are empty for PASS alone."""
     too_little = _too_little(evaluation)
     if too_little:
-        return "INSUFFICIENT_DATA", too_little
+        return Gate.INSUFFICIENT_DATA, too_little
     reasons = _bar_missed(evaluation)
     over_majority = _not_above_zero(
         f"Accuracy over always saying the commoner outcome ({evaluation.majority_accuracy:.3f})",
@@ -69,13 +66,13 @@ def gate(evaluation: Evaluation) -> tuple[Verdict, list[str]]:
     ):
         if own >= base:
             reasons.append(f"{name} is {own:.4f}; always saying the base rate has {base:.4f} and lower is better.")
-    return ("FAIL" if reasons else "PASS"), reasons
+    return (Gate.FAIL if reasons else Gate.PASS), reasons
 
 
 def may_filter(evaluation: Evaluation) -> tuple[bool, list[str]]:
     """May the model skip trades? Only one that passes the gate, beats geometry and whose picks earn more than all."""
     verdict, _ = gate(evaluation)
-    reasons = [f"The gate says {verdict}."] if verdict != "PASS" else []
+    reasons = [f"The gate says {verdict}."] if verdict != Gate.PASS else []
     reasons += [
         reason
         for what, estimate in (

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from ml.feature_extractor import FeatureExtractor, SignalFeatures
 from ml.features import FEATURE_SET
-from ml.models import Decision, Prediction, PredictionMode, TradeFeatures
+from ml.models import Prediction, TradeFeatures
 from ml.predictor import Predictor, Score
+from ml.words import Decision, PredictionMode
 from positions.history import TradeHistory
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
@@ -57,6 +58,7 @@ class MLSystem:
         self._predictor = predictor
         self._mode = mode
         self._features: SignalFeatures
+        self._closed: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
         self._rows: list[TradeFeatures] = []
         self._predictions: list[Prediction] = []
 
@@ -95,10 +97,14 @@ class MLSystem:
     def on_closed(self, trade: Trade) -> None:
         """A trade has ended: from now on it is history."""
         self._history.add(trade.symbol, trade.outcome == Outcome.WIN, trade.r_multiple or 0.0)
+        self._closed[Outcome(trade.outcome)].append(trade.signal_key)
 
     def flush(self) -> None:
-        """Write what waits, in batches."""
+        """Write what waits, in batches, and join outcomes to the predictions made of their signals."""
         rows, self._rows = self._rows, []
         predictions, self._predictions = self._predictions, []
         TradeFeatures.objects.bulk_create(rows, batch_size=500)
         Prediction.objects.bulk_create(predictions, batch_size=500)
+        for outcome, keys in self._closed.items():
+            Prediction.objects.filter(book=self._book, signal_key__in=keys).update(outcome=outcome)
+            keys.clear()

@@ -20,8 +20,9 @@ from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rows, evaluate, scores
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
 from ml.gate import gate, may_filter
-from ml.models import Gate, MLModel, TradeFeatures
+from ml.models import MLModel, TradeFeatures
 from ml.splits import WINDOWS, NotEnoughData, Part, Window, rolling_windows
+from ml.words import Gate
 from positions.models import Trade
 from positions.words import Outcome, TradeStatus
 
@@ -300,7 +301,7 @@ class ModelTrainer:
         last = walk.folds[-1]
         verdict, reasons = gate(evaluation)
         if walk.unfitted:
-            verdict, reasons = "INSUFFICIENT_DATA", [*walk.unfitted, *reasons]
+            verdict, reasons = Gate.INSUFFICIENT_DATA, [*walk.unfitted, *reasons]
         filters, filter_reasons = may_filter(evaluation)
         artifact = seal(
             Artifact(
@@ -319,7 +320,7 @@ class ModelTrainer:
             algorithm="xgboost",
             gate=verdict,
             gate_reasons=reasons,
-            may_filter=filters and verdict == "PASS",
+            may_filter=filters and verdict is Gate.PASS,
             feature_set=FEATURE_SET,
             artifact=artifact,
             artifact_sha256=fingerprint(artifact),

@@ -6,32 +6,9 @@ from django.db import models
 from django.db.models import Q
 
 from ml.features import FEATURES, Feature, Kind
-from positions.models import allowed, book_field
+from ml.words import Decision, Gate, ModelStatus, PredictionMode
+from positions.models import allowed, book_field, word_field
 from positions.words import Feed, Outcome, Side
-
-
-class ModelStatus(models.TextChoices):
-    CANDIDATE = "candidate"
-    CHAMPION = "champion"
-    ARCHIVED = "archived"
-
-
-class Gate(models.TextChoices):
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
-
-
-class PredictionMode(models.TextChoices):
-    OFF = "off"
-    SHADOW = "shadow"
-    FILTER = "filter"
-
-
-class Decision(models.TextChoices):
-    TAKE = "take"
-    SKIP = "skip"
-    ABSTAIN = "abstain"
 
 
 class TradeFeatures(models.Model):
@@ -42,7 +19,7 @@ class TradeFeatures(models.Model):
     symbol = models.CharField(max_length=16)
     session = models.DateField()
     signal_at = models.DateTimeField()
-    feed = models.CharField(max_length=9, choices=Feed.choices)
+    feed = word_field(Feed)
     feature_set = models.CharField(max_length=16)
     bars_used = models.PositiveIntegerField(help_text="bars of history behind the indicators")
     complete = models.BooleanField(help_text="no null but those that a first trade or a missing quote explains")
@@ -89,8 +66,8 @@ class MLModel(models.Model):
     book = book_field()
     version = models.CharField(max_length=64)
     algorithm = models.CharField(max_length=32)
-    status = models.CharField(max_length=9, choices=ModelStatus.choices, default=ModelStatus.CANDIDATE)
-    gate = models.CharField(max_length=17, choices=Gate.choices)
+    status = word_field(ModelStatus, default=ModelStatus.CANDIDATE)
+    gate = word_field(Gate)
     gate_reasons = models.JSONField(default=list)
     may_filter = models.BooleanField(default=False)
     feature_set = models.CharField(max_length=16)
@@ -143,16 +120,16 @@ class Prediction(models.Model):
     book = book_field()
     signal_key = models.CharField(max_length=64)
     model = models.ForeignKey(MLModel, models.CASCADE, related_name="predictions")
-    mode = models.CharField(max_length=6, choices=PredictionMode.choices)
+    mode = word_field(PredictionMode)
     p_raw = models.FloatField()
     p_win = models.FloatField(help_text="calibrated probability of a WIN")
     p_geometry = models.FloatField(help_text="risk / (risk + reward): the plan's own odds on a random walk")
     threshold = models.FloatField(null=True)
-    decision = models.CharField(max_length=7, choices=Decision.choices)
+    decision = word_field(Decision)
     reason = models.CharField(max_length=100, blank=True)
     latency_us = models.FloatField(help_text="microseconds from features to decision")
     predicted_at = models.DateTimeField()
-    outcome = models.CharField(max_length=4, choices=Outcome.choices, null=True)
+    outcome = word_field(Outcome, null=True)
 
     class Meta:
         db_table = "ml_predictions"

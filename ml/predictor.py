@@ -13,8 +13,9 @@ from ml.artifact import ArtifactRefused, unseal
 from ml.calibration import Calibrator, calibrator_from_dict
 from ml.encoder import Encoder
 from ml.features import FEATURE_SET
-from ml.models import Decision, MLModel
+from ml.models import MLModel
 from ml.registry import champion
+from ml.words import Decision
 
 if TYPE_CHECKING:
     from xgboost import Booster

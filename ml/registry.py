@@ -4,7 +4,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from ml.features import FEATURE_SET
-from ml.models import Gate, MLModel, ModelStatus
+from ml.models import MLModel
+from ml.words import Gate, ModelStatus
 
 
 class PromotionRefused(Exception):

@@ -24,6 +24,10 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
 

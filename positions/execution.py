@@ -393,16 +393,13 @@ class Execution:
         yield Update(intent, _ORDER_FIELDS)
 
     def _cancel(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        """Ask for it; that it is cancelled, or was filled before, is the broker's to say."""
         try:
             yield Cancel(intent.broker_order_id)
         except BrokerError as error:
-            # Filled meanwhile, or not heard: the next event or look-up tells.
             intent.error = str(error)[:300]
             yield Update(intent, ("error",))
             self.owed.add(mine.trade.symbol)
-            return
-        intent.status, intent.finished_at = IntentStatus.CANCELLED, self._clock.now()
-        yield Update(intent, _ORDER_FIELDS)
 
     def _intent_of(self, order: Order) -> tuple[LiveTrade | None, OrderIntent | None]:
         mine = self._store.live.get(order.symbol)
@@ -413,7 +410,7 @@ class Execution:
     def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
         news = order.filled_quantity > intent.filled_quantity
         status = _STATUS[order.status]
-        if not news and intent.status == status:
+        if not news and (intent.status == status or intent.finished_at is not None):
             return
         intent.status = status
         intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price

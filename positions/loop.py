@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
@@ -103,6 +104,8 @@ class TradingLoop:
         if signal.symbol in desk.store.live:
             return "position_open"
         exits, risk = desk.exit_settings(), desk.risk_settings()
+        if not isfinite(signal.entry + signal.stop + signal.target):
+            return "invalid_plan"
         entry = round_to_tick(signal.entry, up=signal.side is Side.LONG)
         stop = initial_stop(signal.stop, signal.side)
         target = round_to_tick(signal.target, up=signal.side is Side.LONG)

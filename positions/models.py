@@ -1,6 +1,7 @@
 """What is stored about positions. Every row belongs to one book; prices and money are Decimal, times aware UTC."""
 
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 from django.db import models
@@ -31,8 +32,13 @@ def book_field() -> "models.CharField[Any, str]":
     return models.CharField(max_length=64, help_text="simulated, replay:<hash>, paper:<account> or live:<account>")
 
 
-def allowed(field: str, words: type[models.TextChoices], name: str) -> models.CheckConstraint:
-    return models.CheckConstraint(condition=Q(**{f"{field}__in": words.values}), name=name)
+def word_field(words: type[StrEnum], **options: Any) -> "models.CharField[Any, str]":
+    longest = max(map(len, words))
+    return models.CharField(max_length=longest, choices=[(word.value, word.value) for word in words], **options)
+
+
+def allowed(field: str, words: type[StrEnum], name: str) -> models.CheckConstraint:
+    return models.CheckConstraint(condition=Q(**{f"{field}__in": [word.value for word in words]}), name=name)
 
 
 LIVE_STATUSES = (TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING)
@@ -67,10 +73,10 @@ class Trade(models.Model):
     book = book_field()
     signal_key = models.CharField(max_length=64, help_text="symbol, time and side of the signal")
     symbol = models.CharField(max_length=16)
-    side = models.CharField(max_length=5, choices=Side.choices)
-    status = models.CharField(max_length=9, choices=TradeStatus.choices, default=TradeStatus.ENTERING)
+    side = word_field(Side)
+    status = word_field(TradeStatus, default=TradeStatus.ENTERING)
     strategy = models.CharField(max_length=128)
-    feed = models.CharField(max_length=9, choices=Feed.choices)
+    feed = word_field(Feed)
     session = models.DateField(help_text="New York trading day")
     exit_settings_hash = models.CharField(max_length=16, help_text="which exit rules and numbers it was traded under")
 
@@ -90,11 +96,11 @@ class Trade(models.Model):
 
     exited_at = models.DateTimeField(null=True)
     exit_price = price_field(null=True)
-    exit_reason = models.CharField(max_length=17, choices=ExitReason.choices, null=True)
+    exit_reason = word_field(ExitReason, null=True)
     fees = money_field(default=Decimal(0))
     pnl = money_field(null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
-    outcome = models.CharField(max_length=4, choices=Outcome.choices, null=True)
+    outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
 
     class Meta:
@@ -107,6 +113,9 @@ class Trade(models.Model):
             ),
             allowed("side", Side, "trade_side"),
             allowed("status", TradeStatus, "trade_status"),
+            allowed("outcome", Outcome, "trade_outcome"),
+            allowed("exit_reason", ExitReason, "trade_exit_reason"),
+            allowed("feed", Feed, "trade_feed"),
             models.CheckConstraint(condition=Q(planned_quantity__gt=0), name="trade_quantity_positive"),
             models.CheckConstraint(
                 condition=Q(planned_entry__gt=0, initial_stop__gt=0, target__gt=0), name="trade_prices_positive"
@@ -119,8 +128,8 @@ class Trade(models.Model):
             models.CheckConstraint(
                 condition=Q(
                     status=TradeStatus.CLOSED,
-                    outcome__in=Outcome.values,
-                    exit_reason__in=ExitReason.values,
+                    outcome__isnull=False,
+                    exit_reason__isnull=False,
                     pnl__isnull=False,
                     exited_at__isnull=False,
                 )
@@ -145,8 +154,8 @@ class PositionExit(models.Model):
 
     book = book_field()
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="exits")
-    rule = models.CharField(max_length=17, choices=ExitReason.choices)
-    status = models.CharField(max_length=10, choices=ExitStatus.choices, default=ExitStatus.PENDING)
+    rule = word_field(ExitReason)
+    status = word_field(ExitStatus, default=ExitStatus.PENDING)
     evidence = models.JSONField(help_text="every input of the decision")
     decided_at = models.DateTimeField()
     decided_price = price_field()
@@ -184,7 +193,7 @@ class StopMove(models.Model):
 
     book = book_field()
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="stop_moves")
-    status = models.CharField(max_length=9, choices=StopMoveStatus.choices, default=StopMoveStatus.OWED)
+    status = word_field(StopMoveStatus, default=StopMoveStatus.OWED)
     old_stop = price_field()
     new_stop = price_field()
     evidence = models.JSONField()
@@ -216,9 +225,9 @@ class OrderIntent(models.Model):
     book = book_field()
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="intents")
     client_order_id = models.CharField(max_length=128)
-    step = models.CharField(max_length=5, choices=IntentStep.choices)
+    step = word_field(IntentStep)
     attempt = models.PositiveSmallIntegerField(default=1)
-    status = models.CharField(max_length=9, choices=IntentStatus.choices, default=IntentStatus.INTENDED)
+    status = word_field(IntentStatus, default=IntentStatus.INTENDED)
     quantity = models.PositiveIntegerField()
     stop_price = price_field(null=True)
     created_at = models.DateTimeField()

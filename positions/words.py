@@ -1,27 +1,29 @@
 """The words of the house: the values that columns, rules, the API and reports share. One thing, one name."""
 
-from django.db.models import TextChoices
+from enum import StrEnum
 
 
-class Side(TextChoices):
+class Side(StrEnum):
     LONG = "long"
     SHORT = "short"
 
 
-class Outcome(TextChoices):
+class Outcome(StrEnum):
     WIN = "WIN"
     LOSS = "LOSS"
 
 
-class TradeStatus(TextChoices):
-    ENTERING = "entering", "entering (entry order working)"
+class TradeStatus(StrEnum):
+    """`entering`: the entry order works. `cancelled`: it never filled."""
+
+    ENTERING = "entering"
     OPEN = "open"
     EXITING = "exiting"
     CLOSED = "closed"
-    CANCELLED = "cancelled", "cancelled (entry never filled)"
+    CANCELLED = "cancelled"
 
 
-class ExitReason(TextChoices):
+class ExitReason(StrEnum):
     LOW_VOLUME = "low_volume"
     TIME_LIMIT = "time_limit"
     MOMENTUM_REVERSAL = "momentum_reversal"
@@ -32,36 +34,40 @@ class ExitReason(TextChoices):
     MANUAL = "manual"
 
 
-class ExitStatus(TextChoices):
+class ExitStatus(StrEnum):
+    """`superseded`: the stop filled first."""
+
     PENDING = "pending"
     DONE = "done"
-    SUPERSEDED = "superseded", "superseded (the stop filled first)"
+    SUPERSEDED = "superseded"
 
 
-class StopMoveStatus(TextChoices):
+class StopMoveStatus(StrEnum):
     OWED = "owed"
     CONFIRMED = "confirmed"
     REFUSED = "refused"
 
 
-class IntentStep(TextChoices):
+class IntentStep(StrEnum):
     ENTRY = "entry"
     STOP = "stop"
     MOVE = "move"
     EXIT = "exit"
 
 
-class IntentStatus(TextChoices):
-    INTENDED = "intended", "intended (not known to have been sent)"
+class IntentStatus(StrEnum):
+    """`intended`: not known to have been sent. `unknown`: sent, outcome to be looked up."""
+
+    INTENDED = "intended"
     WORKING = "working"
     FILLED = "filled"
     CANCELLED = "cancelled"
     REPLACED = "replaced"
     REJECTED = "rejected"
-    UNKNOWN = "unknown", "unknown (sent, outcome to be looked up)"
+    UNKNOWN = "unknown"
 
 
-class Feed(TextChoices):
+class Feed(StrEnum):
     SIP = "sip"
     IEX = "iex"
     FILE = "file"

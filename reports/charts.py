@@ -93,9 +93,12 @@ def r_distribution(session: Floats, book: Floats) -> Chart:
     return {
         "data": [
             {"type": "bar", "x": centres, "y": shares(session), "width": R_BIN * 0.8, "hovertemplate": hover}
-            | {"name": f"this session ({len(session)} trades)", "marker": {"color": BLUE}},
+            | {"name": f"this session ({len(session):,} trades)", "marker": {"color": BLUE}},
             {"type": "scatter", "x": centres, "y": shares(book), "hovertemplate": hover, "mode": "lines"}
-            | {"name": f"book so far ({len(book)} trades)", "line": {"color": VERMILLION, "shape": "hvh", "width": 2}},
+            | {
+                "name": f"book so far ({len(book):,} trades)",
+                "line": {"color": VERMILLION, "shape": "hvh", "width": 2},
+            },
         ],
         "layout": {
             "height": 320,
@@ -211,7 +214,9 @@ def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
 
 
 def _outcome_marker(won: Sequence[bool]) -> Chart:
+    colours = [BLUE if one else VERMILLION for one in won]
     return {
-        "color": [BLUE if one else VERMILLION for one in won],
-        "pattern": {"shape": ["" if one else "/" for one in won]},
+        "color": colours,
+        "line": {"color": colours, "width": 1},
+        "pattern": {"shape": ["" if one else "/" for one in won], "size": 5},
     }

@@ -189,16 +189,16 @@ def _verdict(what: str, sample: Sample) -> str:
     return (
         f"{what}: {plural(len(sample.closed), 'trade')}, {sample.wins} won, "
         f"{dollars(float(sample.pnl.sum()))} after fees, {average.text} on average"
-        f"{f' (95% {average.interval_text})' if average.interval_text else ''}. {_caution(average)}"
+        f"{f' (95% {average.detail})' if average.detail else ''}. {_caution(average, len(sample.records))}"
     )
 
 
-def _caution(average: Figure) -> str:
+def _caution(average: Figure, sessions: int) -> str:
     if average.few:
         return f"{plural(average.n, 'trade')}: too few to say."
-    if average.interval is None:
-        return "One session's worth of results: no interval, so nothing can be said."
-    if average.interval.contains(0.0):
+    if sessions == 1:
+        return "One session: its trades move together, so this says little about the next."
+    if average.interval is None or average.interval.contains(0.0):
         return "The average cannot be told from zero."
     return f"The average is {'above' if average.interval.low > 0 else 'below'} zero by more than chance explains."
 
@@ -368,7 +368,7 @@ def _plain(value: object) -> str:
 
 def _markdown_table(title: str, table: Collection[Line]) -> str:
     def cell(figure: Figure) -> str:
-        between = f" ({figure.interval_text})" if figure.interval_text else ""
+        between = f" ({figure.detail})" if figure.detail else ""
         few = ", few" if figure.few else ""
         return f"{figure.text}{between}, n {figure.n:,}{few}" if not figure.why else f"– ({figure.why})"
 

@@ -20,14 +20,15 @@ FEW_TRADES = 30
 class Figure:
     """A number that can be judged. `text` is the value as people read it; where it is None, `why` says why.
 
-    `few`: an average over so few trades that it says nothing.
+    `detail` is its interval, or the counts behind a share, in words. `few`: an average over so few trades that it
+    says nothing.
     """
 
     value: float | None
     n: int
     text: str
     interval: Interval | None = None
-    interval_text: str = ""
+    detail: str = ""
     why: str = ""
     few: bool = False
 
@@ -70,7 +71,9 @@ def _measured(
 
 
 def _rate(hits: int, n: int) -> Figure:
-    return Figure(hits / n, n, f"{hits:,} ({hits / n:.1%})") if n else Figure(None, 0, "–", why="no signals")
+    if n == 0:
+        return Figure(None, 0, "–", why="no signals")
+    return Figure(hits / n, n, f"{hits / n:.1%}", detail=f"{hits:,} of {n:,}")
 
 
 def _win_rate(sample: Sample) -> Figure:

@@ -10,7 +10,8 @@ import factory
 from factory.django import DjangoModelFactory
 
 from ml.features import FEATURE_SET, FEATURES, Kind
-from ml.models import Gate, MLModel, ModelStatus, TradeFeatures
+from ml.models import MLModel, TradeFeatures
+from ml.words import Gate, ModelStatus
 from positions.models import Trade
 from positions.words import ExitReason, Feed, Outcome, Side, TradeStatus
 

@@ -13,7 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from ml.models import Gate, MLModel, ModelStatus, Performance, TradeFeatures
+from ml.models import MLModel, Performance, TradeFeatures
+from ml.words import Gate, ModelStatus
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
@@ -27,7 +28,7 @@ OPEN_TRADES_SHOWN = 50
 INVENTED = ("simulated", "replay")
 
 VERDICTS = {
-    Gate.PASS: "It passed the gate: it may be promoted with promote_model, and serves nothing until then.",
+    Gate.PASS: "It passed the gate: it may be promoted with promote_model.",
     Gate.FAIL: "It missed the gate: it stays a candidate and decides nothing.",
     Gate.INSUFFICIENT_DATA: "There is too little data to judge it: it stays a candidate and decides nothing.",
 }
@@ -121,12 +122,12 @@ def _sessions(book: str, sessions: list[Performance]) -> SafeString:
         [
             [
                 row.session.isoformat(),
-                readable(row.trades),
+                row.trades,
                 _share(row.win_rate),
                 dollars(row.pnl),
                 in_r(row.average_r),
-                readable(row.signals),
-                _report_link(book, row.session) or readable(None),
+                row.signals,
+                _report_link(book, row.session),
             ]
             for row in sessions
         ],
@@ -138,7 +139,7 @@ def _exits(sessions: list[Performance]) -> SafeString:
     total = sum((Counter(row.exits) for row in sessions), Counter())
     return rows_table(
         ("reason", "last session", f"last {len(sessions)} sessions"),
-        [[reason, readable(last[reason]), readable(count)] for reason, count in total.most_common()],
+        [[reason, last[reason], count] for reason, count in total.most_common()],
     )
 
 
@@ -155,11 +156,11 @@ def _open_trades(book: str) -> SafeString:
                 ),
                 trade.side,
                 trade.status,
-                readable(trade.quantity),
-                readable(trade.entry_price),
-                readable(trade.stop_price),
-                readable(trade.target),
-                f"{timezone.localtime(trade.entered_at or trade.signal_at):%Y-%m-%d %H:%M}",
+                trade.quantity,
+                trade.entry_price,
+                trade.stop_price,
+                trade.target,
+                trade.entered_at or trade.signal_at,
             ]
             for trade in trades
         ],
@@ -176,9 +177,9 @@ def _leases(book: str) -> SafeString:
             [
                 lease.name,
                 "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
-                f"{timezone.localtime(lease.heartbeat_at):%Y-%m-%d %H:%M:%S}",
+                lease.heartbeat_at,
                 lease.holder,
-                lease.last_error or readable(None),
+                lease.last_error,
             ]
             for lease in WorkerLease.objects.filter(book=book)
         ],
@@ -200,19 +201,14 @@ def _figures(metrics: dict[str, Any]) -> SafeString:
     """Out-of-sample figures beside their baselines on the same rows."""
     interval, geometry = metrics.get("auc_interval"), metrics.get("geometry", {})
     between = f" (95 %: {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
-    rows = [
-        ("AUC (higher is better)", readable(metrics.get("auc")) + between, geometry.get("auc"), 0.5),
-        ("Accuracy", readable(metrics.get("accuracy")), geometry.get("accuracy"), metrics.get("majority_accuracy")),
-        (
-            "Brier score (lower is better)",
-            readable(metrics.get("brier")),
-            geometry.get("brier"),
-            metrics.get("base_rate_brier"),
-        ),
-    ]
+    majority, base_rate = metrics.get("majority_accuracy"), metrics.get("base_rate_brier")
     return rows_table(
         ("figure", "model", "the plan's odds alone", "always the same answer"),
-        [[name, own, readable(plan), readable(same)] for name, own, plan, same in rows],
+        [
+            ("AUC (higher is better)", readable(metrics.get("auc")) + between, geometry.get("auc"), 0.5),
+            ("Accuracy (higher is better)", metrics.get("accuracy"), geometry.get("accuracy"), majority),
+            ("Brier score (lower is better)", metrics.get("brier"), geometry.get("brier"), base_rate),
+        ],
     )
 
 

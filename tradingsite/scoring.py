@@ -6,8 +6,9 @@ from django.utils import timezone
 
 from ml.features import MODEL_FEATURES
 from ml.ml_system import prediction_of
-from ml.models import MLModel, Prediction, PredictionMode, TradeFeatures
+from ml.models import MLModel, Prediction, TradeFeatures
 from ml.predictor import Predictor
+from ml.words import PredictionMode
 from positions.models import Trade
 
 

@@ -161,7 +161,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"ExitReason": "positions.words.ExitReason"},  # a column of two tables under two names
+    "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": "positions.words.ExitReason"},  # a column of two tables under two names
 }
 
 # retry > timeout > the longest task; a failed task is not run again by itself and missed runs are not caught up:
@@ -218,15 +218,18 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 CONSTANCE_CONFIG = LIVE_SETTINGS
 CONSTANCE_CONFIG_FIELDSETS = (
-    ("Early exits", [
-        "LOW_VOLUME_EXIT",
-        "LOW_VOLUME_FRACTION",
-        "LOW_VOLUME_BARS",
-        "TIME_LIMIT_EXIT",
-        "TIME_LIMIT_MINUTES",
-        "MOMENTUM_EXIT",
-        "FLATTEN_MINUTES",
-    ]),
+    (
+        "Early exits",
+        [
+            "LOW_VOLUME_EXIT",
+            "LOW_VOLUME_FRACTION",
+            "LOW_VOLUME_BARS",
+            "TIME_LIMIT_EXIT",
+            "TIME_LIMIT_MINUTES",
+            "MOMENTUM_EXIT",
+            "FLATTEN_MINUTES",
+        ],
+    ),
     ("Breakeven", ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"]),
     ("Size and protections", ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"]),
     ("Predictions", ["PREDICTION_MODE"]),
@@ -247,6 +250,7 @@ UNFOLD = {
     "SITE_HEADER": "Trading site",
     "SITE_SYMBOL": "candlestick_chart",
     "SITE_FAVICONS": [{"rel": "icon", "href": "data:,"}],
+    "STYLES": ["/static/tradingsite/site.css"],
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,

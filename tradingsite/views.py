@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 # A report runs scripts that stand in it, and loads plotly.js from here; it asks nobody else for anything.
@@ -35,12 +35,12 @@ def _folder() -> Path:
 
 @staff_member_required
 @permission_required("positions.view_trade", raise_exception=True)
-def report(request: HttpRequest, folder: str, day: date) -> FileResponse:
+def report(request: HttpRequest, folder: str, day: date) -> HttpResponse:
     """A session's report. The address can name nothing but a book's folder and a date."""
     path = _folder() / folder / f"{day.isoformat()}.html"
     if not path.is_file():
         raise Http404(f"No report of {day} for {folder}. Write it: python manage.py daily_report --session {day}")
-    response = FileResponse(path.open("rb"), content_type="text/html; charset=utf-8")
+    response = HttpResponse(path.read_bytes())
     response["Content-Security-Policy"] = REPORT_POLICY
     return response
 

@@ -20,8 +20,8 @@ class Universe:
     """The symbols that are watched together; every array over symbols is in this order.
 
     `sectors[i]` is "" where unknown. `sector_etfs[i]` names a symbol that may or may not be in the universe.
-    `index` is the position of the market index, None where there is none. `tradable[i]` is False for the index, ETFs
-    that only measure a sector, and what the watchlist excludes.
+    `index` is the position of the market index, None where there is none. `tradable[i]` is False for a pseudo-symbol,
+    for funds that only measure the market or a sector, and for what the watchlist excludes.
     """
 
     symbols: tuple[str, ...]

@@ -253,9 +253,11 @@ class IndicatorBank:
         return (self.session.close - self.now) / timedelta(minutes=1)
 
     def _last(self, quantity: int, row: int, count: int) -> Floats:
-        places = (self._cursor[row] - count + np.arange(count)) % WINDOW
-        last: Floats = self._window[quantity, row, places]
-        return last
+        end = int(self._cursor[row])
+        ring: Floats = self._window[quantity, row]
+        if end >= count:
+            return ring[end - count : end]
+        return np.concatenate((ring[end - count :], ring[:end]))
 
     def _in_session(self, row: int, count: int) -> int:
         return min(count, int(self.bars_in_session[row]))
@@ -272,7 +274,8 @@ class IndicatorBank:
         """Mean volume of the session's last `count` bars that exist; NaN where there are fewer."""
         if self._in_session(row, count) < count:
             return float("nan")
-        return float(self._last(_VOLUME, row, count).mean())
+        volumes: list[float] = self._last(_VOLUME, row, count).tolist()
+        return sum(volumes) / count
 
     def closes(self, row: int, count: int) -> Floats:
         """The last `count` (at most 64) closes of a symbol across sessions, oldest first; NaN where there are fewer."""

@@ -135,4 +135,4 @@ def test_intervals_cover_the_truth_in_about_95_of_100_samples():
         rows, p = rows_of(seed, n=600)
         interval = evaluate(rows, p, p > 0.4, seed).auc_interval
         covered += interval.low <= truth <= interval.high
-    assert 0.935 <= covered / 2000 <= 0.97
+    assert 0.935 <= covered / 2000 <= 0.965

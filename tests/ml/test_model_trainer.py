@@ -1,6 +1,5 @@
 """Training: neither blind nor gullible, the same bytes twice, and too little data is an answer."""
 
-import base64
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -8,13 +7,15 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from django.conf import settings
+from xgboost import Booster
 
 from ml.artifact import unseal
 from ml.encoder import Encoder
 from ml.features import FEATURE_SET, MODEL_FEATURES
 from ml.gate import gate, may_filter
 from ml.model_trainer import PATIENCE, Examples, ModelTrainer, expected_value_threshold, gain_importance
-from ml.models import Gate, MLModel, ModelStatus, TradeFeatures
+from ml.models import MLModel, TradeFeatures
+from ml.words import Gate, ModelStatus
 from positions.words import Outcome
 from tests.factories import FIRST_SIGNAL, TradeFactory, features_of
 from tests.ml.synthetic import store, training_data
@@ -25,17 +26,17 @@ def judged(data, seed=7):
     return trainer.evaluate_model(data, trainer.walk_forward_validation(data))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_planted_edge_passes_the_gate_and_may_filter(seed):
-    evaluation = judged(training_data(seed, edge=0.9))
+    evaluation = judged(training_data(seed, sessions=120, edge=1.5))
     assert gate(evaluation) == ("PASS", [])
     assert may_filter(evaluation) == (True, [])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("level", [0.0, 0.6])
 def test_without_an_edge_the_gate_fails_even_where_most_trades_win(seed, level):
-    evaluation = judged(training_data(seed, edge=0.0, level=level))
+    evaluation = judged(training_data(seed, sessions=120, level=level))
     assert gate(evaluation)[0] == "FAIL"
     assert not may_filter(evaluation)[0]
 
@@ -46,21 +47,20 @@ def test_without_an_edge_few_trades_are_insufficient_and_never_a_pass(seed):
 
 
 def test_an_edge_that_decayed_before_the_test_sessions_is_refused():
-    data = training_data(1, edge=0.9)
-    stale = training_data(2, edge=0.0)
-    gone = data.session >= np.unique(data.session)[-90]
+    data, stale = training_data(1, sessions=120, edge=1.5), training_data(2, sessions=120)
+    gone = data.session >= np.unique(data.session)[-60]
     won = np.where(gone, stale.won, data.won)
     assert gate(judged(replace(data, won=won, r=np.where(won, 1.2, -1.0))))[0] == "FAIL"
 
 
 def test_shuffled_outcomes_leave_nothing_to_find():
-    data = training_data(1, edge=0.9)
+    data = training_data(1, sessions=100, edge=1.5)
     aucs = [judged(replace(data, won=np.random.default_rng(n).permutation(data.won))).auc for n in range(3)]
-    assert np.mean(aucs) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.04)
 
 
 def test_the_booster_that_is_kept_is_the_best_iteration_on_the_validation_part():
-    data = training_data(3, edge=0.9)
+    data = training_data(3, sessions=80, edge=1.5)
     half = len(data.won) // 2
     encoder = Encoder.fit(data.columns)
     X = encoder.encode(data.columns)
@@ -100,7 +100,7 @@ def test_a_training_part_is_fitted_without_a_look_at_later_sessions():
 
 
 def test_gain_names_the_features_that_carry_the_planted_edge():
-    fold = ModelTrainer("simulated").walk_forward_validation(training_data(5, edge=1.2)).folds[-1]
+    fold = ModelTrainer("simulated").walk_forward_validation(training_data(5, sessions=80, edge=1.5)).folds[-1]
     importance = gain_importance(fold)
     assert set(importance) == set(fold.encoder.columns)
     assert {"rsi14", "adx14"} & set(list(importance)[:4])
@@ -171,7 +171,7 @@ class TestTooLittle:
             "3 closed trades of book simulated were left out: they have no complete feature row."
         )
 
-    @pytest.mark.parametrize("outcome", Outcome.values)
+    @pytest.mark.parametrize("outcome", list(Outcome))
     def test_one_class_only(self, outcome):
         data = training_data(1, sessions=12, per_session=3)
         won = np.full(len(data.won), outcome == Outcome.WIN)
@@ -182,8 +182,8 @@ class TestTooLittle:
         assert "Window 1 of 5 could not be fitted" in result.reasons[0]
 
     def test_a_window_that_could_not_be_fitted_keeps_the_model_from_passing(self):
-        data = training_data(1, sessions=30, per_session=6, edge=0.9)
-        early = data.session < np.unique(data.session)[-12]
+        data = training_data(1, sessions=22, per_session=5, edge=0.9)
+        early = data.session < np.unique(data.session)[-9]
         store(replace(data, won=np.where(early, True, data.won)))
         result = ModelTrainer("simulated").train()
         assert result.model is not None
@@ -204,13 +204,17 @@ class TestTooLittle:
 @pytest.fixture
 def trained(db):
     store(training_data(1, sessions=64, per_session=12, edge=2.5))
+    return ModelTrainer("simulated").train()
+
+
+def test_progress_is_told_after_each_window():
     steps = []
-    result = ModelTrainer("simulated").train(lambda done, total: steps.append((done, total)))
+    data = training_data(1, sessions=11, per_session=6)
+    ModelTrainer("simulated").walk_forward_validation(data, lambda done, total: steps.append((done, total)))
     assert steps == [(n, 5) for n in range(1, 6)]
-    return result
 
 
-def test_a_stored_model_carries_all_that_judging_and_retraining_need(trained):
+def test_a_stored_model_is_a_candidate_of_the_last_window_with_all_that_judging_and_retraining_need(trained):
     model = MLModel.objects.get()
     assert (model.status, model.gate, model.may_filter) == (ModelStatus.CANDIDATE, Gate.PASS, True)
     assert (model.n_train, model.n_validation, model.n_test) == (28 * 12, 6 * 12, 5 * 6 * 12)
@@ -228,11 +232,6 @@ def test_a_stored_model_carries_all_that_judging_and_retraining_need(trained):
     json.dumps([model.metrics, model.folds, model.importance, model.manifest], allow_nan=False)
     assert trained.evaluation == model.metrics
 
-
-def test_the_stored_model_is_that_of_the_last_window_at_its_best_iteration(trained):
-    from xgboost import Booster
-
-    model = MLModel.objects.get()
     artifact = unseal(
         model.artifact, key=settings.MODEL_SIGNING_KEY, sha256=model.artifact_sha256, feature_set=FEATURE_SET
     )
@@ -242,19 +241,12 @@ def test_the_stored_model_is_that_of_the_last_window_at_its_best_iteration(train
     assert artifact.threshold == model.threshold == model.folds[-1]["threshold"]
 
 
-def test_training_again_gives_the_same_bytes_and_another_seed_others(trained):
+def test_training_again_gives_the_same_bytes_under_the_next_version_and_activates_nothing(trained):
     again, other = ModelTrainer("simulated").train().model, ModelTrainer("simulated", seed=8).train().model
-    assert base64.b64decode(again.artifact) == base64.b64decode(trained.model.artifact)
+    assert again.artifact == trained.model.artifact
     assert again.metrics == trained.model.metrics
     assert other.artifact_sha256 != trained.model.artifact_sha256
-
-
-def test_versions_count_up_within_a_book_and_the_latest_is_found(trained):
-    second = ModelTrainer("simulated").train().model
-    assert second.version == trained.model.version[:-1] + "2"
-    assert ModelTrainer("simulated").load_latest_model() == second
+    assert [model.version[-2:] for model in (trained.model, again, other)] == ["-1", "-2", "-3"]
+    assert ModelTrainer("simulated").load_latest_model() == other
     assert ModelTrainer("paper:1").load_latest_model() is None
-
-
-def test_nothing_is_activated_by_training(trained):
-    assert not MLModel.objects.filter(status=ModelStatus.CHAMPION).exists()
+    assert not MLModel.objects.exclude(status=ModelStatus.CANDIDATE).exists()

@@ -5,8 +5,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from ml.models import Performance, Prediction, PredictionMode, TradeFeatures
+from ml.models import Performance, Prediction, TradeFeatures
 from ml.performance_tracker import PerformanceTracker
+from ml.words import PredictionMode
 from positions.models import StopMove, Trade
 from positions.words import ExitReason, Outcome, StopMoveStatus
 from tests.factories import MLModelFactory, TradeFactory, TradeFeaturesFactory, features_of

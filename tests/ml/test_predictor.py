@@ -10,9 +10,9 @@ from django.test import override_settings
 from ml.artifact import fingerprint, seal, unseal
 from ml.features import FEATURE_SET
 from ml.model_trainer import ModelTrainer
-from ml.models import Decision
 from ml.predictor import ModelUnusable, Predictor
 from ml.registry import promote
+from ml.words import Decision
 from tests.factories import MLModelFactory
 from tests.ml.synthetic import training_data
 
@@ -31,7 +31,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(django_db_setup, django_db_blocker):
-    data = training_data(1, sessions=80, per_session=30, edge=2.0)
+    data = training_data(1, sessions=64, per_session=34, edge=2.0)
     trainer = ModelTrainer("simulated")
     walk = trainer.walk_forward_validation(data)
     with django_db_blocker.unblock():

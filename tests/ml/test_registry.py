@@ -5,8 +5,9 @@ import threading
 import pytest
 from django.db import connection
 
-from ml.models import Gate, MLModel, ModelStatus
+from ml.models import MLModel
 from ml.registry import PromotionRefused, champion, promote
+from ml.words import Gate, ModelStatus
 from tests.factories import MLModelFactory
 
 

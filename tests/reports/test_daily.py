@@ -3,13 +3,14 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from pytest_django.fixtures import SettingsWrapper
 
-from ml.models import Gate, Performance, Prediction, PredictionMode
+from ml.models import Performance, Prediction
+from ml.words import Gate, PredictionMode
 from positions.models import Trade
 from positions.words import ExitReason, Outcome
 from reports.daily import (
@@ -33,7 +34,7 @@ BOOK = "simulated"
 
 
 @pytest.fixture(autouse=True)
-def var_dir(tmp_path: Path, settings: SettingsWrapper) -> Path:
+def var_dir(tmp_path: Path, settings: Any) -> Path:
     settings.VAR_DIR = tmp_path
     return tmp_path
 
@@ -128,9 +129,25 @@ def test_few_trades_are_said_to_be_few() -> None:
     assert line(report, "average_r").session.few
 
 
-def test_many_trades_around_zero_cannot_be_told_from_zero() -> None:
-    trades(*[1.0, -1.0] * 20)
-    assert "The average cannot be told from zero." in build_report(BOOK, DAY).headline
+def test_one_session_proves_nothing_however_many_trades_it_had() -> None:
+    trades(*[2.0, 1.9] * 20)
+    report = build_report(BOOK, DAY)
+    assert "One session: its trades move together" in report.headline
+    assert "One session: its trades move together" in report.baseline
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ((1.0, -1.0, 0.5, -0.5), "The average cannot be told from zero."),
+        ((1.0, 1.5, 1.0, 1.2), "The average is above zero by more than chance explains."),
+        ((-1.0, -1.5, -1.0, -1.2), "The average is below zero by more than chance explains."),
+    ],
+)
+def test_the_book_is_judged_by_its_interval(results: tuple[float, ...], words: str) -> None:
+    for day, r in enumerate(results):
+        trades(*[r] * 9, 0.1, day=day)
+    assert words in build_report(BOOK, DAY + timedelta(days=3)).baseline
 
 
 def test_exits_are_listed_by_rule_with_their_n() -> None:

@@ -2,10 +2,10 @@ import json
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from pytest_django.fixtures import SettingsWrapper
 
 from tests.factories import FIRST_SIGNAL, TradeFactory
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def var_dir(tmp_path: Path, settings: SettingsWrapper) -> Path:
+def var_dir(tmp_path: Path, settings: Any) -> Path:
     settings.VAR_DIR = tmp_path
     return tmp_path
 

@@ -58,9 +58,7 @@ def _records(records: list[dict[str, Any]]) -> SafeString:
 
 def rows_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> SafeString:
     """A table with a head, which scrolls sideways where it is too wide; nothing where there is no row."""
-    lines = [
-        (format_html_join("", '<td class="{}">{}</td>', ((CELL, _cell(value)) for value in row)),) for row in rows
-    ]
+    lines = [(format_html_join("", '<td class="{}">{}</td>', ((CELL, _cell(value)) for value in row)),) for row in rows]
     if not lines:
         return SafeString("")
     return format_html(

@@ -47,10 +47,12 @@ def figures(metrics: dict[str, Any]) -> "Table":
         caption="Skill is the improvement over geometry, risk / (risk + reward).",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 0),
+        pad_edge=False,
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in ("model", "95 %", "geometry", "logistic", "base rate"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, name, baseline in (
         ("AUC-ROC", "auc", "0.500"),
         ("accuracy at P >= 0.5", "accuracy", _figure(metrics["majority_accuracy"])),

@@ -27,6 +27,8 @@ INDEX = "^INDEX"
 PRICES = ("open", "high", "low", "close")
 LENGTHS = (timedelta(minutes=1), timedelta(minutes=5))
 INDEX_START = 1000.0
+#: A close older than this, in calendar days, says nothing of the session: the file has ended.
+OLDEST_VIX_DAYS = 7
 
 #: Real files hold float32 prices: an open may lie this far, relative, outside its bar's range.
 ROUNDING = 1e-6
@@ -91,16 +93,17 @@ class FileFeed:
         return self._first is None or session.day >= self._first
 
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
-        level = _EqualWeight(self.universe)
+        equal_weight = _EqualWeight(self.universe)
         for number, session in enumerate(self._bars.sessions):
             values = self._bars.matrix(number, symbols=len(self.universe))
             share = None
-            if self._market is not None:
-                values[: len(PRICES), :, -1], share = self._market.of(session, self.length)
-                values[FIELDS.index("volume"), :, -1] = np.where(np.isfinite(values[0, :, -1]), 0.0, np.nan)
-            elif self.universe.symbols[-1] == INDEX:
-                values[: len(PRICES), :, -1] = level.of(values[FIELDS.index("close")])
-                values[FIELDS.index("volume"), :, -1] = np.where(np.isfinite(values[0, :, -1]), 0.0, np.nan)
+            if self.universe.symbols[-1] == INDEX:
+                if self._market is not None:
+                    level, share = self._market.of(session, self.length)
+                else:
+                    level = equal_weight.of(values[FIELDS.index("close")])
+                values[: len(PRICES), :, -1] = level
+                values[FIELDS.index("volume"), :, -1] = np.where(np.isfinite(level), 0.0, np.nan)
             yield SessionBars(session, self.length, self.universe, values, share), self._is_traded(session)
 
     def vix_before(self, day: date) -> VixReading | None:
@@ -155,8 +158,11 @@ class _Vix:
     close: Floats
 
     def before(self, day: date) -> VixReading | None:
-        known = int(np.searchsorted(self.days, (day - _EPOCH).days, side="left"))
-        return VixReading(float(self.close[known - 1]), "cboe") if known else None
+        today = (day - _EPOCH).days
+        known = int(np.searchsorted(self.days, today, side="left"))
+        if not known or today - self.days[known - 1] > OLDEST_VIX_DAYS:
+            return None
+        return VixReading(float(self.close[known - 1]), "cboe")
 
 
 @dataclass(frozen=True, slots=True)

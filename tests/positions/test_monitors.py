@@ -1,0 +1,285 @@
+"""The monitors and the loop on a market driven by hand, bar by bar."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from positions.breakeven_manager import BreakevenStopManager
+from positions.exit_monitor import ExitMonitor
+from positions.loop import Desk, TradingLoop, replay_bar
+from positions.market.bars import BarBatch, BarHistory
+from positions.market.calendar import Session
+from positions.market.indicators import IndicatorBank
+from positions.market.market_regime import MarketState
+from positions.models import PositionExit, Trade
+from positions.rules import ExitSettings, RiskSettings
+from positions.store import OrmStore
+from positions.strategy import Opinion, Signal
+from positions.words import ExitReason, Feed, Side, TradeStatus
+from tests.positions.world import MINUTE, NO_BAR, START, UNIVERSE, World, batch
+
+pytestmark = pytest.mark.django_db
+
+FLAT = (100.0, 100.0, 100.0, 100.0)
+
+
+class Scripted:
+    """A strategy that gives the signals it was told to."""
+
+    def __init__(self) -> None:
+        self.next: list[Signal] = []
+
+    def signals(self, bank: IndicatorBank) -> list[Signal]:
+        given, self.next = self.next, []
+        return given
+
+
+class Listener:
+    """An adviser that lets everything through, unless told otherwise, and remembers what became of it."""
+
+    def __init__(self) -> None:
+        self.opinion = Opinion(take=True)
+        self.decisions: list[str] = []
+
+    def on_signal(self, signal: Signal, bank: IndicatorBank) -> Opinion:
+        return self.opinion
+
+    def on_decision(self, signal: Signal, not_taken_reason: str) -> None:
+        self.decisions.append(not_taken_reason)
+
+
+class Stage:
+    """The whole desk on two symbols, with a session from START on."""
+
+    def __init__(self, settings: ExitSettings | None = None, *, protections: bool = False, minutes: int = 300) -> None:
+        self.settings = settings or ExitSettings(low_volume=False, time_limit=False, momentum_reversal=False)
+        self.world = World(OrmStore("simulated"))
+        self.bank, self.strategy, self.listener = IndicatorBank(UNIVERSE), Scripted(), Listener()
+        store, execution = self.world.store, self.world.execution
+        self.exits = ExitMonitor(self.bank, store, execution, lambda: self.settings)
+        self.breakeven = BreakevenStopManager(self.bank, store, execution, lambda: self.settings)
+        self.risk = RiskSettings()
+        desk = Desk(
+            book="simulated",
+            feed=Feed.SIMULATED,
+            bank=self.bank,
+            market=MarketState(self.bank),
+            strategy=self.strategy,
+            broker=self.world.exchange,
+            store=store,
+            execution=execution,
+            exits=self.exits,
+            breakeven=self.breakeven,
+            adviser=self.listener,
+            exit_settings=lambda: self.settings,
+            risk_settings=lambda: self.risk,
+            protections=protections,
+        )
+        self.loop = TradingLoop(desk)
+        session = Session(START.date(), START, START + timedelta(minutes=minutes))
+        self.loop.open_session(session, MINUTE, BarHistory())
+        self.now = START
+
+    def bar(self, ko=NO_BAR, f=NO_BAR, volume: float = 1000.0) -> None:
+        bars: BarBatch = batch(self.now, ko, f, volume)
+        replay_bar(self.loop, self.world.exchange, self.world.clock, bars)
+        self.now += MINUTE
+
+    def signal(self, symbol: str = "KO", side: Side = Side.LONG, **changes: float) -> None:
+        sign = 1 if side is Side.LONG else -1
+        row = UNIVERSE.symbols.index(symbol)
+        plan = Signal(symbol, row, side, self.now + MINUTE, START.date(), 100.0, 100.0 - sign, 100.0 + 2 * sign)
+        self.strategy.next.append(replace(plan, **changes))
+
+    def enter(self, **changes: float) -> Trade:
+        for _ in range(5):
+            self.bar(FLAT)
+        self.signal(**changes)
+        self.bar(FLAT)
+        self.bar(FLAT)
+        return self.world.store.live["KO"].trade
+
+    def closed(self) -> Trade:
+        (trade,) = self.world.closed
+        return trade
+
+
+def test_a_signal_becomes_a_protected_trade_sized_by_its_risk():
+    stage = Stage()
+    trade = stage.enter()
+    assert trade.status == TradeStatus.OPEN
+    assert trade.quantity == 200  # 20 % of 100,000 dollars binds before 0.5 % of risk at one dollar a share
+    assert trade.entry_volume == 1000.0
+    assert stage.world.protected() == 200
+
+
+def test_the_target_closes_a_trade_at_the_next_open():
+    stage = Stage()
+    stage.enter()
+    stage.bar((100.5, 102.1, 100.5, 101.9))
+    stage.bar((101.7, 101.8, 101.6, 101.7))
+    assert (stage.closed().exit_reason, stage.closed().exit_price) == (ExitReason.TARGET, Decimal("101.7"))
+
+
+def test_a_bar_that_touches_stop_and_target_counts_as_the_stop():
+    stage = Stage()
+    stage.enter()
+    stage.bar((100.5, 102.5, 98.9, 101.0))
+    assert stage.closed().exit_reason == ExitReason.STOP
+
+
+def test_a_dried_up_volume_closes_the_trade_when_enough_bars_show_it():
+    stage = Stage(ExitSettings(time_limit=False, momentum_reversal=False))
+    stage.enter()
+    for _ in range(5):
+        stage.bar(FLAT, volume=400.0)
+    stage.bar(FLAT)
+    assert stage.closed().exit_reason == ExitReason.LOW_VOLUME
+    evidence = PositionExit.objects.get().evidence
+    assert evidence["entry_volume"] == 1000.0
+    assert evidence["mean_volume"] < 500.0
+
+
+def test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act():
+    stage = Stage(ExitSettings(momentum_reversal=False))
+    stage.enter()
+    for _ in range(20):
+        stage.bar(f=FLAT)
+    assert stage.world.closed == []
+    stage.bar(FLAT)
+    stage.bar(FLAT)
+    assert stage.closed().exit_reason == ExitReason.TIME_LIMIT
+
+
+def test_fifteen_minutes_without_profit_close_the_trade():
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    trade = stage.enter()
+    for _ in range(15):
+        stage.bar(FLAT)
+    closed = stage.closed()
+    assert closed.exit_reason == ExitReason.TIME_LIMIT
+    assert closed.exited_at - trade.entered_at == timedelta(minutes=15)
+
+
+def test_everything_is_closed_five_minutes_before_the_session_ends_even_without_bars():
+    stage = Stage(minutes=30)
+    stage.enter()
+    while stage.now < START + timedelta(minutes=26):
+        stage.bar(f=FLAT)
+    assert stage.world.store.live["KO"].trade.status == TradeStatus.EXITING
+    stage.bar(FLAT)
+    assert stage.closed().exit_reason == ExitReason.SESSION_CLOSE
+
+
+def test_at_one_r_the_stop_goes_to_breakeven_and_stays():
+    stage = Stage()
+    trade = stage.enter()
+    stage.bar((100.9, 101.1, 100.9, 101.0))
+    assert trade.stop_price == Decimal("100.02")
+    stage.bar((101.2, 101.5, 101.2, 101.4))
+    assert trade.stop_price == Decimal("100.02")
+    assert trade.initial_stop == 99
+    stage.bar((101.0, 101.0, 99.0, 99.5))
+    assert stage.closed().exit_reason == ExitReason.BREAKEVEN_STOP
+
+
+def test_a_switch_that_is_turned_off_is_off_from_the_next_tick():
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    stage.enter()
+    for _ in range(13):
+        stage.bar(FLAT)
+    stage.settings = replace(stage.settings, time_limit=False)
+    for _ in range(5):
+        stage.bar(FLAT)
+    assert stage.world.closed == []
+
+
+def test_a_tick_without_news_asks_nothing(django_assert_num_queries):
+    stage = Stage()
+    stage.enter()
+    with django_assert_num_queries(0):
+        for _ in range(6):
+            stage.loop.tick(stage.now)
+            stage.loop.tick_breakeven()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stop": 100.0}, "invalid_plan"),
+        ({"target": 99.5}, "invalid_plan"),
+        ({"stop": float("nan")}, "invalid_plan"),
+        ({"entry": 30_000.0, "stop": 29_000.0, "target": 31_000.0}, "too_small"),
+    ],
+)
+def test_a_plan_that_cannot_be_traded_is_named_and_not_traded(changes, reason):
+    stage = Stage()
+    stage.bar(FLAT)
+    stage.signal(**changes)
+    stage.bar(FLAT)
+    assert stage.listener.decisions == [reason]
+    assert stage.world.store.live == {}
+
+
+def test_a_second_signal_of_a_symbol_in_a_trade_is_heard_but_not_traded():
+    stage = Stage()
+    stage.enter()
+    stage.signal(side=Side.SHORT)
+    stage.bar(FLAT)
+    assert stage.listener.decisions == ["", "position_open"]
+
+
+def test_a_signal_that_the_adviser_blocks_is_not_traded():
+    stage = Stage()
+    stage.listener.opinion = Opinion(take=False, reason="model_skips")
+    stage.signal()
+    stage.bar(FLAT)
+    assert stage.listener.decisions == ["model_skips"]
+    assert stage.world.store.live == {}
+
+
+def test_an_entry_that_finds_no_market_is_given_up():
+    stage = Stage()
+    stage.bar(FLAT)
+    stage.signal()
+    stage.bar(FLAT)
+    for _ in range(3):
+        stage.bar(f=FLAT)
+    assert stage.world.store.live == {}
+    assert Trade.objects.get().status == TradeStatus.CANCELLED
+    assert stage.world.held() == 0
+
+
+def test_protections_block_entries_and_say_why():
+    stage = Stage(protections=True)
+    stage.risk = RiskSettings(max_open_positions=1)
+    stage.bar(FLAT, FLAT)
+    stage.signal("KO")
+    stage.bar(FLAT, FLAT)
+    stage.signal("F")
+    stage.bar(FLAT, FLAT)
+    assert stage.listener.decisions == ["", "max_open_positions"]
+    stage.bar((100.0, 100.0, 95.0, 95.0), FLAT)
+    stage.risk = RiskSettings(daily_loss_limit=0.001)
+    stage.signal("F")
+    stage.bar(FLAT, FLAT)
+    assert stage.listener.decisions[-1] == "daily_loss_limit"
+
+
+def test_decisions_do_not_depend_on_the_order_of_positions():
+    outcomes = []
+    for order in (("KO", "F"), ("F", "KO")):
+        stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+        stage.bar(FLAT, FLAT)
+        for symbol in order:
+            stage.signal(symbol)
+        for _ in range(18):
+            stage.bar(FLAT, (100.0, 100.3, 99.9, 100.2))
+        outcomes.append(sorted((t.symbol, t.exit_reason, t.exit_price) for t in stage.world.closed))
+        assert np.isfinite(stage.bank.vwap).all()
+        Trade.objects.all().delete()
+    assert outcomes[0] == outcomes[1]
+    assert [symbol for symbol, *_ in outcomes[0]] == ["KO"]

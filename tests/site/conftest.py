@@ -1,0 +1,114 @@
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from ml.models import MLModel, Performance, Prediction
+from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from tests.factories import MLModelFactory, TradeFactory, features_of
+
+HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return User.objects.create_superuser("ada", password="lovelace-1843")
+
+
+@pytest.fixture
+def owner_client(owner: User) -> Client:
+    client = Client()
+    client.force_login(owner)
+    return client
+
+
+@pytest.fixture
+def newcomer(db: None) -> User:
+    """Staff without any permission."""
+    return User.objects.create_user("bob", password="newcomer-2024", is_staff=True)
+
+
+@pytest.fixture
+def newcomer_client(newcomer: User) -> Client:
+    client = Client()
+    client.force_login(newcomer)
+    return client
+
+
+def permit(user: User, *names: str) -> None:
+    for name in names:
+        app, codename = name.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+
+
+@pytest.fixture
+def trained(db: None) -> MLModel:
+    return MLModelFactory(artifact=HUGE_ARTIFACT, metrics={"n": 450, "auc": 0.5234, "geometry": {"auc": 0.5111}})
+
+
+@pytest.fixture
+def rows(trained: MLModel) -> Trade:
+    """One row in every table; hands over the trade."""
+    trade = TradeFactory(symbol="AAPL")
+    fill_tables(trade, trained)
+    return trade
+
+
+def fill_tables(trade: Trade, model: MLModel) -> None:
+    book, at, price = trade.book, trade.signal_at, Decimal("101.25")
+    features_of(trade, spread=None, missing={"spread": "no_quote"})
+    PositionExit.objects.create(
+        book=book,
+        trade=trade,
+        rule="low_volume",
+        status="done",
+        evidence={"volume": 2200.5, "bars": [1, 2]},
+        decided_at=at,
+        decided_price=price,
+        quantity=10,
+    )
+    StopMove.objects.create(
+        book=book, trade=trade, old_stop=price, new_stop=price + 1, evidence={"profit_r": 1.02}, decided_at=at
+    )
+    OrderIntent.objects.create(
+        book=book, trade=trade, client_order_id=f"{trade.signal_key}-entry", step="entry", quantity=10, created_at=at
+    )
+    Instrument.objects.create(book=book, symbol=trade.symbol, sector="Technology", sector_etf="XLK")
+    WorkerLease.objects.create(
+        book=book, name=f"monitors {trade.pk}", holder="host:1", acquired_at=at, heartbeat_at=at, expires_at=at
+    )
+    Prediction.objects.create(
+        book=book,
+        signal_key=trade.signal_key,
+        model=model,
+        mode="shadow",
+        p_raw=0.4,
+        p_win=0.41,
+        p_geometry=0.3333,
+        decision="take",
+        latency_us=180,
+        predicted_at=at,
+    )
+    make_session(book, trade.session)
+
+
+def make_session(book: str, day: date, **given: object) -> Performance:
+    values: dict[str, object] = {
+        "signals": 5,
+        "feature_rows": 4,
+        "complete_feature_rows": 3,
+        "trades": 1,
+        "wins": 1,
+        "losses": 0,
+        "pnl": Decimal("19.00"),
+        "win_rate": 1.0,
+        "average_r": 1.9,
+        "exits": {"target": 1},
+        "breakeven_moves": 0,
+        "predictions": 1,
+        "unprotected_seconds": 0.0,
+    }
+    session, _ = Performance.objects.update_or_create(book=book, session=day, defaults={**values, **given})
+    return session

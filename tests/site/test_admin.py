@@ -1,0 +1,208 @@
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django_q.models import Failure, OrmQ, Schedule, Success
+from pytest_django import DjangoAssertNumQueries
+
+from ml.features import FEATURES
+from ml.models import MLModel
+from positions.models import Instrument, Trade
+from tests.factories import TradeFactory
+from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
+from tradingsite.kit import admin as kit
+from tradingsite.kit.words import table
+
+OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml"}]
+TABLES = {
+    "trades", "position_exits", "stop_moves", "order_intents", "worker_leases", "instruments",
+    "ml_trade_features", "ml_models", "ml_predictions", "ml_performance",
+}  # fmt: skip
+LOOKED_AT = [model for model in OURS if model is not Instrument]
+
+
+def address(model: type, page: str = "changelist", *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+def test_every_table_of_positions_and_ml_is_in_the_admin() -> None:
+    assert {model._meta.db_table for model in OURS} >= TABLES
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_every_list_and_detail_page_opens(model: type, rows: Trade, owner_client: Client) -> None:
+    row = model.objects.first()
+    assert owner_client.get(address(model)).status_code == 200
+    assert owner_client.get(address(model, "change", row.pk)).status_code == 200
+
+
+@pytest.mark.parametrize("model", LOOKED_AT)
+def test_not_even_the_owner_can_add_change_or_delete_a_recorded_row(
+    model: type, rows: Trade, owner_client: Client
+) -> None:
+    row = model.objects.first()
+    before = list(model.objects.values())
+    assert owner_client.get(address(model, "add")).status_code == 403
+    assert owner_client.post(address(model, "change", row.pk), {"book": "live:1"}).status_code == 403
+    assert owner_client.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert list(model.objects.values()) == before
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_staff_without_the_permission_sees_no_table(model: type, rows: Trade, newcomer_client: Client) -> None:
+    assert newcomer_client.get(address(model)).status_code == 403
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_an_empty_table_says_what_to_do(model: type, owner_client: Client) -> None:
+    sentence = admin.site._registry[model].when_empty
+    assert sentence
+    assert sentence in owner_client.get(address(model)).content.decode()
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_a_list_takes_as_many_queries_for_ten_rows_as_for_one(
+    model: type,
+    rows: Trade,
+    owner_client: Client,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    owner_client.get(address(model))
+    with django_assert_max_num_queries(8) as few:
+        owner_client.get(address(model))
+    other = MLModel.objects.get()
+    for _ in range(10):
+        fill_tables(TradeFactory(), other)
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        owner_client.get(address(model))
+
+
+def test_counting_stops_at_the_cap(rows: Trade, owner_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        TradeFactory()
+    assert "5 trades" in " ".join(owner_client.get(address(Trade)).content.decode().split())
+    monkeypatch.setattr(kit, "COUNTED_AT_MOST", 3)
+    page = " ".join(owner_client.get(address(Trade)).content.decode().split())
+    assert "3+ trades : filter for what lies further back" in page
+
+
+def test_a_search_finds_a_symbol_in_lower_case_and_nothing_that_merely_contains_it(
+    rows: Trade, owner_client: Client
+) -> None:
+    TradeFactory(symbol="AAPLX")
+    found = owner_client.get(address(Trade), {"q": "aapl"}).context["cl"].result_list
+    assert [trade.symbol for trade in found] == ["AAPL"]
+
+
+def test_trades_can_be_narrowed_by_book_session_and_outcome(rows: Trade, owner_client: Client) -> None:
+    other = TradeFactory(book="replay:0123456789ab", outcome="LOSS", signal_at=rows.signal_at + timedelta(days=1))
+
+    def found(**query: str) -> list[Trade]:
+        return list(owner_client.get(address(Trade), query).context["cl"].result_list)
+
+    assert found(book=other.book) == [other]
+    assert found(session_from=str(other.session), session_to=str(other.session)) == [other]
+    assert found(outcome__exact="WIN") == [rows]
+
+
+def test_the_books_to_choose_from_are_those_with_rows(rows: Trade) -> None:
+    for book in ("paper:1", "replay:0123456789ab", "paper:1"):
+        TradeFactory(book=book)
+    assert kit.distinct(Trade, "book") == ["paper:1", "replay:0123456789ab", "simulated"]
+
+
+def test_a_feature_page_shows_every_feature_with_its_unit_and_why_one_is_missing(
+    rows: Trade, owner_client: Client
+) -> None:
+    from ml.models import TradeFeatures
+
+    page = owner_client.get(address(TradeFeatures, "change", TradeFeatures.objects.get().pk)).content.decode()
+    for feature in FEATURES:
+        assert f">{feature.name}</td>" in page
+        assert f">{feature.unit or 'category'}</td>" in page
+    assert "missing: no quote" in page
+
+
+def test_stored_json_is_shown_as_a_table_and_not_as_a_dump(rows: Trade, owner_client: Client) -> None:
+    row = rows.exits.get()
+    page = owner_client.get(address(type(row), "change", row.pk)).content.decode()
+    assert ">volume</th>" in page
+    assert "2,200.50" in page
+    assert "2200.5" not in page
+    assert "{&quot;" not in page
+
+
+def test_what_is_stored_cannot_put_markup_into_a_page() -> None:
+    assert "<script>" not in table({"<script>": [{"<script>": "<script>"}, {"b": ["<script>"]}]})
+
+
+def test_a_model_page_never_loads_or_shows_the_artifact(
+    rows: Trade, trained: MLModel, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for page in (address(MLModel), address(MLModel, "change", trained.pk)):
+        with django_assert_max_num_queries(20) as queries:
+            assert HUGE_ARTIFACT not in owner_client.get(page).content.decode()
+        assert not any('"artifact"' in query["sql"] for query in queries.captured_queries)
+
+
+def test_predictions_do_not_load_the_artifact_of_their_model(
+    rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    from ml.models import Prediction
+
+    with django_assert_max_num_queries(20) as queries:
+        owner_client.get(address(Prediction))
+    assert not any('"artifact"' in query["sql"] for query in queries.captured_queries)
+
+
+def test_the_sector_of_an_instrument_can_be_changed_but_not_its_symbol(rows: Trade, owner_client: Client) -> None:
+    row = Instrument.objects.get()
+    owner_client.post(
+        address(Instrument, "change", row.pk), {"symbol": "EVIL", "sector": "Energy", "sector_etf": "XLE"}
+    )
+    row.refresh_from_db()
+    assert (row.symbol, row.sector, row.sector_etf, row.tradable) == ("AAPL", "Energy", "XLE", False)
+
+
+def test_an_instrument_is_changed_only_by_those_who_may(rows: Trade, newcomer: User, newcomer_client: Client) -> None:
+    permit(newcomer, "positions.view_instrument")
+    row = Instrument.objects.get()
+    assert newcomer_client.post(address(Instrument, "change", row.pk), {"sector": "Energy"}).status_code == 403
+
+
+@pytest.mark.parametrize("model", [Schedule, Success, Failure, OrmQ])
+def test_nobody_can_make_the_queue_run_something_through_the_admin(model: type, owner_client: Client) -> None:
+    assert owner_client.get(address(model)).status_code == 200
+    assert owner_client.get(address(model, "add")).status_code == 403
+    admin_class = admin.site._registry[model]
+    request = owner_client.get(address(model)).wsgi_request
+    assert not admin_class.has_change_permission(request)
+    assert not admin_class.has_delete_permission(request)
+    assert not admin_class.get_actions(request)
+
+
+def test_a_schedule_cannot_be_pointed_at_another_function(owner_client: Client) -> None:
+    row = Schedule.objects.create(name="x", func="tradingsite.schedules.monitors")
+    assert owner_client.post(address(Schedule, "change", row.pk), {"func": "os.system"}).status_code == 403
+    row.refresh_from_db()
+    assert row.func == "tradingsite.schedules.monitors"
+
+
+def test_a_live_setting_is_changed_in_the_admin_and_in_force_at_once(owner_client: Client) -> None:
+    from constance import config
+    from constance.utils import get_values
+
+    page = reverse("admin:constance_config_changelist")
+    assert "low_volume: exit below this fraction" in owner_client.get(page).content.decode()
+    form = owner_client.get(page).context["form"]
+    values = {**get_values(), "TIME_LIMIT_MINUTES": 20.0, "version": form.initial["version"]}
+    owner_client.post(page, {name: value for name, value in values.items() if value is not False})
+    assert config.TIME_LIMIT_MINUTES == 20.0
+
+
+def test_users_groups_and_tokens_are_in_the_sites_look(owner_client: Client) -> None:
+    for page in ("auth_user_changelist", "auth_user_add", "auth_group_changelist", "knox_authtoken_changelist"):
+        assert owner_client.get(reverse(f"admin:{page}")).status_code == 200

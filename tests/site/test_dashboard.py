@@ -1,0 +1,133 @@
+from datetime import date
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from ml.words import Gate
+from positions.models import Trade
+from tests.factories import MLModelFactory, TradeFactory
+from tests.site.conftest import fill_tables, make_session, permit
+from tradingsite.dashboard import NEEDED
+
+
+def text(client: Client, **query: str) -> str:
+    return " ".join(client.get("/admin/", query).content.decode().split())
+
+
+def test_an_empty_site_says_what_to_do_in_every_panel(owner_client: Client) -> None:
+    page = text(owner_client)
+    for sentence in (
+        "This book holds no session. Run",
+        "No trade is open.",
+        "No model was trained on this book yet.",
+        "No trade has closed yet",
+        "Each trading day gets a line here.",
+        "No worker has reported for this book.",
+    ):
+        assert sentence in page
+
+
+@pytest.mark.parametrize(
+    ("book", "warning"),
+    [
+        ("simulated", "These trades are invented"),
+        ("replay:0123456789ab", "These trades were never made"),
+        ("paper:1", "no money"),
+        ("live:1", "real money"),
+    ],
+)
+def test_the_banner_says_where_the_trades_of_the_book_come_from(owner_client: Client, book: str, warning: str) -> None:
+    assert warning in text(owner_client, book=book)
+
+
+def test_every_figure_of_the_session_stands_beside_its_n_or_its_baseline(rows: Trade, owner_client: Client) -> None:
+    page = text(owner_client)
+    assert "+1.90 R" in page
+    assert "n = 1; the plans&#x27; own odds: 33.3%" in page
+    assert "4 rows for 5 signals; 3 complete" in page
+
+
+def test_an_undefined_figure_is_told_with_its_reason_and_never_as_zero(owner_client: Client) -> None:
+    make_session("simulated", date(2024, 1, 3), trades=0, wins=0, win_rate=None, average_r=None, pnl=0, exits={})
+    page = text(owner_client)
+    assert "undefined: no trade" in page
+    assert ">0.0%<" not in page
+
+
+def test_the_page_shows_one_book_at_a_time(rows: Trade, owner_client: Client) -> None:
+    TradeFactory(book="paper:1", symbol="TSLA", still_open=True, r_multiple=None)
+    assert "TSLA" not in text(owner_client)
+    assert "TSLA" in text(owner_client, book="paper:1")
+    assert '<option value="paper:1">' in text(owner_client)
+
+
+def test_the_draft_of_a_run_that_goes_on_is_no_book_to_choose(rows: Trade, owner_client: Client) -> None:
+    TradeFactory(book="simulated~draft")
+    assert "~draft" not in text(owner_client)
+
+
+def test_a_refused_model_is_shown_with_the_gates_reasons_and_its_baselines(owner_client: Client) -> None:
+    MLModelFactory(
+        gate=Gate.FAIL,
+        gate_reasons=["AUC is 0.523 on 450 trades; it must be above 0.60."],
+        n_test=450,
+        metrics={
+            "auc": 0.523,
+            "auc_interval": {"low": 0.47, "high": 0.576},
+            "geometry": {"auc": 0.511},
+            "accuracy": 0.55,
+            "majority_accuracy": 0.578,
+        },
+    )
+    page = text(owner_client)
+    for words in ("It missed the gate", "it must be above 0.60.", "tested on 450", "0.470 to 0.576", "0.511", "0.578"):
+        assert words in page
+    assert "No model serves this book." in page
+
+
+def test_the_model_that_serves_the_book_is_named(owner_client: Client) -> None:
+    champion = MLModelFactory(champion=True)
+    assert f'This book is served by <a class="text-link" href="/admin/ml/mlmodel/{champion.pk}/change/">' in text(
+        owner_client
+    )
+
+
+def test_the_number_of_queries_does_not_grow_with_the_rows(
+    rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    owner_client.get("/admin/")
+    with django_assert_max_num_queries(11) as few:
+        owner_client.get("/admin/")
+    for n in range(12):
+        other = TradeFactory(still_open=True, r_multiple=None)
+        fill_tables(other, MLModelFactory())
+        make_session("simulated", date(2024, 2, 1 + n))
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        owner_client.get("/admin/")
+
+
+def test_staff_without_the_permissions_is_told_which_ones_are_lacking_and_sees_no_figure(
+    rows: Trade, newcomer: User, newcomer_client: Client
+) -> None:
+    page = text(newcomer_client)
+    assert all(name in page for name in NEEDED)
+    assert "+1.90 R" not in page
+    permit(newcomer, *NEEDED)
+    assert "+1.90 R" in text(newcomer_client)
+
+
+def test_the_side_bar_offers_only_what_the_user_may_look_at(newcomer: User, newcomer_client: Client) -> None:
+    permit(newcomer, "positions.view_trade")
+    page = text(newcomer_client)
+    assert "/admin/positions/trade/" in page
+    assert "/admin/ml/mlmodel/" not in page
+
+
+def test_the_book_of_the_settings_is_shown_unless_another_is_asked_for(
+    rows: Trade, owner_client: Client, settings: Any
+) -> None:
+    settings.BOOK = "paper:1"
+    assert "This book holds no session." in text(owner_client)
