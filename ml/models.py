@@ -24,7 +24,7 @@ class TradeFeatures(models.Model):
     bars_used = models.PositiveIntegerField(help_text="bars of history behind the indicators")
     complete = models.BooleanField(help_text="no null but those that a first trade or a missing quote explains")
     missing = models.JSONField(default=dict, help_text="{feature: why it is null}")
-    taken = models.BooleanField(help_text="whether a trade was entered on the signal")
+    taken = models.BooleanField(help_text="whether an entry order was sent on the signal")
     not_taken_reason = models.CharField(max_length=64, blank=True)
 
     class Meta:
