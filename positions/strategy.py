@@ -28,6 +28,12 @@ class Signal:
     stop: float
     target: float
 
+    def __post_init__(self) -> None:
+        """Take what numpy hands out (a strategy reads arrays) and hold plain numbers."""
+        object.__setattr__(self, "row", int(self.row))
+        for name in ("entry", "stop", "target"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @property
     def key(self) -> str:
         """Names the signal within its book, the same in every run."""
