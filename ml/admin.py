@@ -113,7 +113,8 @@ class MLModelAdmin(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[MLModel]:
-        return super().get_queryset(request).defer("artifact")
+        rows: QuerySet[MLModel] = super().get_queryset(request)
+        return rows.defer("artifact")
 
 
 @admin.register(Prediction)
@@ -143,7 +144,8 @@ class PredictionAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
         heavy = ("artifact", "metrics", "folds", "importance", "manifest", "gate_reasons")
-        return super().get_queryset(request).select_related("model").defer(*(f"model__{name}" for name in heavy))
+        rows: QuerySet[Prediction] = super().get_queryset(request)
+        return rows.select_related("model").defer(*(f"model__{name}" for name in heavy))
 
 
 @admin.register(Performance)

@@ -2,16 +2,20 @@
 
 from datetime import UTC, datetime
 
+import structlog
+
 from ml.feature_extractor import FeatureExtractor, SignalFeatures
 from ml.features import FEATURE_SET
 from ml.models import Prediction, TradeFeatures
-from ml.predictor import Predictor, Score
+from ml.predictor import ModelUnusable, Predictor, Score
 from ml.words import Decision, PredictionMode
 from positions.history import TradeHistory
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
 from positions.strategy import Opinion, Signal
 from positions.words import Feed, Outcome
+
+log = structlog.get_logger(__name__)
 
 
 def prediction_of(
@@ -38,7 +42,7 @@ class MLSystem:
     """Implements positions.strategy.Adviser for one book.
 
     Nothing is written while a signal is being decided: rows wait in memory until `flush`. Without a usable model
-    signals go on as if the mode were `off`.
+    signals go on as if the mode were `off`; a model that has not earned `may_filter` never blocks one.
     """
 
     def __init__(
@@ -67,10 +71,15 @@ class MLSystem:
         self._features = self.extractor.extract(signal)
         if self._predictor is None or self._mode is PredictionMode.OFF:
             return Opinion(take=True)
-        score = self._predictor.predict(self._features.values, signal.p_geometry)
+        try:
+            score = self._predictor.predict(self._features.values, signal.p_geometry)
+        except ModelUnusable as error:
+            log.error("model_unusable", signal=signal.key, reason=str(error))
+            return Opinion(take=True)
         now = datetime.now(UTC)
         self._predictions.append(prediction_of(self._book, signal.key, self._predictor, score, self._mode, now))
-        blocks = self._mode is PredictionMode.FILTER and score.decision == Decision.SKIP
+        filters = self._mode is PredictionMode.FILTER and self._predictor.model.may_filter
+        blocks = filters and score.decision == Decision.SKIP
         return Opinion(take=not blocks, reason="model_skips" if blocks else "")
 
     def on_decision(self, signal: Signal, not_taken_reason: str) -> None:

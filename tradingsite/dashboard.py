@@ -81,7 +81,8 @@ def _share(part: float | None) -> str:
 def _plan_odds(book: str, session: date) -> float | None:
     """The mean of what the plans of the trades taken would win on a random walk: the win rate to beat."""
     taken = TradeFeatures.objects.filter(book=book, session=session, taken=True)
-    return taken.aggregate(mean=Avg("p_geometry"))["mean"]
+    mean: float | None = taken.aggregate(mean=Avg("p_geometry"))["mean"]
+    return mean
 
 
 def _cards(last: Performance, plan_odds: float | None) -> list[Card]:
@@ -144,7 +145,7 @@ def _exits(sessions: list[Performance]) -> SafeString:
 
 
 def _open_trades(book: str) -> SafeString:
-    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES)[:OPEN_TRADES_SHOWN]
+    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).order_by("symbol")[:OPEN_TRADES_SHOWN]
     return rows_table(
         ("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
         [

@@ -3,10 +3,11 @@
 import logging
 
 import structlog
+import structlog.typing
 
 
 def formatter() -> logging.Formatter:
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

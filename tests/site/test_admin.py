@@ -9,8 +9,8 @@ from django_q.models import Failure, OrmQ, Schedule, Success
 from pytest_django import DjangoAssertNumQueries
 
 from ml.features import FEATURES
-from ml.models import MLModel
-from positions.models import Instrument, Trade
+from ml.models import MLModel, Prediction, TradeFeatures
+from positions.models import Instrument, PositionExit, Trade
 from tests.factories import TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.kit import admin as kit
@@ -97,6 +97,20 @@ def test_a_search_finds_a_symbol_in_lower_case_and_nothing_that_merely_contains_
     assert [trade.symbol for trade in found] == ["AAPL"]
 
 
+def test_a_search_with_a_dash_finds_the_key_of_a_signal_in_every_table_that_has_one(
+    rows: Trade, owner_client: Client
+) -> None:
+    TradeFactory()
+    for model in (Trade, TradeFeatures, Prediction, PositionExit):
+        found = owner_client.get(address(model), {"q": rows.signal_key}).context["cl"].result_list
+        assert len(found) == 1
+        assert not owner_client.get(address(model), {"q": "X-1"}).context["cl"].result_list
+
+
+def test_instruments_are_found_by_sector(rows: Trade, owner_client: Client) -> None:
+    assert len(owner_client.get(address(Instrument), {"q": "technology"}).context["cl"].result_list) == 1
+
+
 def test_trades_can_be_narrowed_by_book_session_and_outcome(rows: Trade, owner_client: Client) -> None:
     other = TradeFactory(book="replay:0123456789ab", outcome="LOSS", signal_at=rows.signal_at + timedelta(days=1))
 
@@ -117,8 +131,6 @@ def test_the_books_to_choose_from_are_those_with_rows(rows: Trade) -> None:
 def test_a_feature_page_shows_every_feature_with_its_unit_and_why_one_is_missing(
     rows: Trade, owner_client: Client
 ) -> None:
-    from ml.models import TradeFeatures
-
     page = owner_client.get(address(TradeFeatures, "change", TradeFeatures.objects.get().pk)).content.decode()
     for feature in FEATURES:
         assert f">{feature.name}</td>" in page
@@ -151,8 +163,6 @@ def test_a_model_page_never_loads_or_shows_the_artifact(
 def test_predictions_do_not_load_the_artifact_of_their_model(
     rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    from ml.models import Prediction
-
     with django_assert_max_num_queries(20) as queries:
         owner_client.get(address(Prediction))
     assert not any('"artifact"' in query["sql"] for query in queries.captured_queries)

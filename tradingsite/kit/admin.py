@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.paginator import Paginator
 from django.db import connection, models
 from django.http import HttpRequest
@@ -52,7 +53,7 @@ def distinct(model: type[models.Model], column: str) -> list[str]:
         return [value for (value,) in cursor.fetchall()]
 
 
-class BookFilter(DropdownFilter):
+class BookFilter(DropdownFilter):  # type: ignore[misc]  # unfold has no types
     title = "book"
     parameter_name = "book"
 
@@ -81,7 +82,11 @@ def _readable_column(field: "models.Field[Any, Any]") -> Callable[[models.Model]
     return column
 
 
-class QuickChangeList(ChangeList):
+def _holds_keys(search_field: str) -> bool:
+    return search_field.rpartition("__")[0].endswith(("_key", "_id"))
+
+
+class QuickChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
     """A list that says how many rows were found at its foot alone."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -89,7 +94,7 @@ class QuickChangeList(ChangeList):
         self.full_result_count = self.result_count
 
 
-class TableAdmin(ModelAdmin):
+class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """A table whose lists stay quick: newest first (the model's ordering, which has an index), exact searches only.
 
     `when_empty` says what to do when there is nothing yet.
@@ -110,13 +115,19 @@ class TableAdmin(ModelAdmin):
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         return [self._shown(name) for name in self.list_display]
 
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """With a dash it is a key, without one it is not: asked for one at a time, each finds its index."""
+        is_key = "-" in request.GET.get(SEARCH_VAR, "")
+        return [name for name in self.search_fields if _holds_keys(name) is is_key] or list(self.search_fields)
+
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
         """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
         by_symbol = any("symbol" in field for field in self.search_fields)
         term = search_term.upper() if by_symbol and "-" not in search_term else search_term
-        return super().get_search_results(request, queryset, term)
+        found: tuple[models.QuerySet[Any], bool] = super().get_search_results(request, queryset, term)
+        return found
 
     def _shown(self, name: Any) -> Any:
         fields = {field.name: field for field in self.model._meta.concrete_fields}

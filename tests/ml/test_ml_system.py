@@ -1,0 +1,125 @@
+"""What the loop hears of a signal, and what is stored of it, with and without a model."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from ml.feature_extractor import FeatureExtractor
+from ml.ml_system import MLSystem
+from ml.model_trainer import ModelTrainer
+from ml.models import MLModel, Prediction, TradeFeatures
+from ml.predictor import Predictor
+from ml.words import PredictionMode
+from positions.history import TradeHistory
+from positions.market.bars import BarHistory
+from positions.market.feeds.simulated import SimulatedMarket
+from positions.market.indicators import IndicatorBank
+from positions.market.market_regime import MarketState
+from positions.models import Trade
+from positions.strategy import Opinion, Signal, VwapCross
+from positions.words import Feed, Outcome
+from tests.ml.synthetic import store, training_data
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(scope="module")
+def market():
+    """A simulated session with the signals it gives, stopped at the tenth of them."""
+    feed = SimulatedMarket(1, seed=4)
+    bank, history = IndicatorBank(feed.universe), BarHistory()
+    state, strategy = MarketState(bank), VwapCross()
+    signals: list[Signal] = []
+    for bars, _ in feed.sessions():
+        bank.open_session(bars.session, bars.length, history)
+        state.open_session()
+        signals = []
+        for batch in bars.batches():
+            bank.update(batch)
+            state.update()
+            signals += strategy.signals(bank)
+            if len(signals) >= 10:
+                break
+        history.append(bars)
+    return bank, state, signals[-1]
+
+
+@pytest.fixture
+def model():
+    store(training_data(1, sessions=20, per_session=20), "simulated")
+    trained = ModelTrainer("simulated").train().model
+    assert trained is not None
+    return trained
+
+
+def system(market, model: MLModel | None, mode: PredictionMode) -> MLSystem:
+    bank, state, _ = market
+    history = TradeHistory()
+    predictor = Predictor(model) if model else None
+    return MLSystem("simulated", Feed.SIMULATED, FeatureExtractor(bank, state, history), history, predictor, mode)
+
+
+def test_a_signal_is_stored_whether_or_not_it_is_taken(market):
+    bank, _, signal = market
+    ml = system(market, None, PredictionMode.OFF)
+    assert ml.on_signal(signal, bank) == Opinion(take=True)
+    ml.on_decision(signal, "position_open")
+    ml.flush()
+    row = TradeFeatures.objects.get()
+    assert (row.taken, row.not_taken_reason) == (False, "position_open")
+    assert row.bars_used >= 250
+    assert row.vix_source == "realised"
+    assert row.missing == {
+        "win_rate_10": "no_closed_trades",
+        "streak": "no_closed_trades",
+        "symbol_win_rate": "no_closed_trades",
+        "symbol_mean_r": "no_closed_trades",
+        "spread": "no_quote",
+    }
+    assert row.complete
+    assert row.rsi14 == float(bank.rsi14[signal.row])
+
+
+def test_in_shadow_mode_the_model_speaks_and_blocks_nothing(market, model):
+    bank, _, signal = market
+    ml = system(market, model, PredictionMode.SHADOW)
+    assert ml.on_signal(signal, bank).take
+    ml.on_decision(signal, "")
+    ml.flush()
+    assert Prediction.objects.get().mode == "shadow"
+
+
+@pytest.mark.parametrize("may_filter", [True, False])
+def test_in_filter_mode_only_a_model_that_earned_it_blocks(market, model, may_filter, monkeypatch):
+    bank, _, signal = market
+    model.may_filter = may_filter
+    ml = system(market, model, PredictionMode.FILTER)
+    monkeypatch.setattr(ml._predictor, "_loaded", replace(ml._predictor._loaded, threshold=1.0))
+    opinion = ml.on_signal(signal, bank)
+    assert opinion == (Opinion(take=False, reason="model_skips") if may_filter else Opinion(take=True))
+
+
+def test_an_unusable_model_lets_the_signal_go_on(market, model):
+    bank, _, signal = market
+    model.artifact = model.artifact[:-8] + "AAAAAAA="
+    ml = system(market, model, PredictionMode.FILTER)
+    assert ml.on_signal(signal, bank) == Opinion(take=True)
+    ml.on_decision(signal, "")
+    ml.flush()
+    assert Prediction.objects.count() == 0
+    assert TradeFeatures.objects.filter(signal_key=signal.key).exists()
+
+
+def test_a_closed_trade_becomes_history_and_the_outcome_of_its_prediction(market, model):
+    bank, _, signal = market
+    ml = system(market, model, PredictionMode.SHADOW)
+    ml.on_signal(signal, bank)
+    ml.on_decision(signal, "")
+    ml.flush()
+    ended = Trade(symbol=signal.symbol, signal_key=signal.key, outcome=Outcome.WIN, r_multiple=1.5)
+    ended.exited_at = datetime(2025, 1, 2, tzinfo=UTC)
+    ml.on_closed(ended)
+    ml.flush()
+    assert Prediction.objects.get(signal_key=signal.key).outcome == Outcome.WIN
+    assert ml.extractor.extract(signal).values["win_rate_10"] == 1.0
