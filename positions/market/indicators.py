@@ -6,7 +6,9 @@ MACD, ADX and ATR run across sessions, as charts show them; VWAP starts anew wit
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,7 @@ Updates = tuple[Update, Update, Update, Callable[[float], tuple[float, float, fl
 class _Handles:
     """The streaming handles of one symbol, opened on at least MINIMUM_BARS of high, low and close."""
 
-    __slots__ = ("_adx", "_atr", "_ema20", "_ema50", "_macd", "_rsi")
+    __slots__ = ("_adx", "_atr", "_ema20", "_ema50", "_macd", "_rsi", "updates")
 
     def __init__(self, high: Floats, low: Floats, close: Floats) -> None:
         self._ema20 = stream.EMA(close, timeperiod=20)
@@ -42,6 +44,7 @@ class _Handles:
         self._macd = stream.MACD(close, fastperiod=12, slowperiod=26, signalperiod=9)
         self._adx = stream.ADX(high, low, close, timeperiod=14)
         self._atr = stream.ATR(high, low, close, timeperiod=14)
+        self._bind()
 
     def value(self) -> tuple[float, ...]:
         return (
@@ -53,8 +56,17 @@ class _Handles:
             self._atr.value,
         )
 
-    def updates(self) -> Updates:
-        return (
+    def copy(self) -> "_Handles":
+        """Independent handles at the same bar."""
+        twin = object.__new__(_Handles)
+        for name in ("_ema20", "_ema50", "_rsi", "_macd", "_adx", "_atr"):
+            setattr(twin, name, getattr(self, name).copy())
+        twin._bind()
+        return twin
+
+    def _bind(self) -> None:
+        """Look the update methods up once: they are called for every bar."""
+        self.updates: Updates = (
             self._ema20.update,
             self._ema50.update,
             self._rsi.update,
@@ -62,6 +74,22 @@ class _Handles:
             self._adx.update,
             self._atr.update,
         )
+
+
+#: What one bar changes of a symbol, besides its handles; the last axis is the symbol's. Of the window of past bars the
+#: cursor is enough: the place it points at is written again.
+_STATE = (
+    "_values", "previous_macd_histogram", "bars_used", "open", "high", "low", "close", "volume", "previous_close",
+    "_cursor", "bars_in_session", "session_open", "session_high", "session_low", "vwap", "previous_vwap",
+    "_traded_value", "_traded_volume",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    arrays: dict[str, NDArray[Any]]
+    handles: list[_Handles | None]
+    collected: list[list[tuple[float, float, float]]]
 
 
 class IndicatorBank:
@@ -89,7 +117,7 @@ class IndicatorBank:
             self.atr14,
         ) = self._values
         self.previous_macd_histogram = np.full(n, np.nan)
-        self._updates: list[Updates | None] = [None] * n
+        self._handles: list[_Handles | None] = [None] * n
         self._collected: list[list[tuple[float, float, float]]] = [[] for _ in range(n)]
         self.bars_used = np.zeros(n, dtype=np.int64)
 
@@ -117,6 +145,7 @@ class IndicatorBank:
         #: Mean absolute one-bar return of the index over the bars before the session: what "usual" volatility means.
         self.usual_index_move = float("nan")
 
+        self._before: _Snapshot | None = None
         self.session: Session
         self.length: timedelta
         self.now: datetime
@@ -156,13 +185,13 @@ class IndicatorBank:
             self._collected[row] = []
             self._open_handles(row, high, low, close)
         else:
-            self._updates[row] = None
+            self._handles[row] = None
             self._values[:, row] = np.nan
             self._collected[row] = list(zip(high.tolist(), low.tolist(), close.tolist(), strict=True))
 
     def _open_handles(self, row: int, high: Floats, low: Floats, close: Floats) -> tuple[float, ...]:
         handles = _Handles(*map(np.ascontiguousarray, (high, low, close)))
-        self._updates[row] = handles.updates()
+        self._handles[row] = handles
         value = handles.value()
         self._values[:, row] = value
         return value
@@ -174,6 +203,33 @@ class IndicatorBank:
         self.version += 1
         self.share_above_vwap = batch.share_above_vwap
         self.fresh[:] = False
+        self._take_in(rows, batch)
+
+    def remember(self) -> None:
+        """Keep the state as it is, so that the next bar can be revised. For live trading, when nothing is urgent."""
+        self._before = _Snapshot(
+            {name: getattr(self, name).copy() for name in _STATE},
+            [handles.copy() if handles else None for handles in self._handles],
+            [list(bars) for bars in self._collected],
+        )
+
+    def revise(self, batch: BarBatch) -> None:
+        """Replace the last bar of the symbols that `batch` has: as if it had come in like that at first.
+
+        Takes a `remember` between the last two bars. A symbol that had no bar has one now.
+        """
+        assert self._before is not None, "remember() was not called before the bar that is revised"
+        rows = np.flatnonzero(np.isfinite(batch.close))
+        for name, kept in self._before.arrays.items():
+            getattr(self, name)[..., rows] = kept[..., rows]
+        for row in rows.tolist():
+            handles = self._before.handles[row]
+            self._handles[row] = handles.copy() if handles else None
+            self._collected[row] = list(self._before.collected[row])
+        self.version += 1
+        self._take_in(rows, batch)
+
+    def _take_in(self, rows: NDArray[np.int64], batch: BarBatch) -> None:
         self.fresh[rows] = True
         high, low, close, volume = batch.high[rows], batch.low[rows], batch.close[rows], batch.volume[rows]
         self._update_session(rows, batch, high, low, close, volume)
@@ -208,15 +264,15 @@ class IndicatorBank:
         self, rows: NDArray[np.int64], highs: Sequence[float], lows: Sequence[float], closes: Sequence[float]
     ) -> None:
         self.previous_macd_histogram[rows] = self.macd_histogram[rows]
-        updates = self._updates
+        handles_of = self._handles
         values: list[float] = []
         extend = values.extend
         for row, high, low, close in zip(rows.tolist(), highs, lows, closes, strict=True):
-            handles = updates[row]
+            handles = handles_of[row]
             if handles is None:
                 extend(self._collect(row, high, low, close))
                 continue
-            ema20, ema50, rsi, macd, adx, atr = handles
+            ema20, ema50, rsi, macd, adx, atr = handles.updates
             line, signal, histogram = macd(close)
             extend(
                 (

@@ -67,19 +67,25 @@ class MarketState:
         self._sectors = Sectors.of(bank.universe)
         self._stocks = bank.tradable
         self.regime = Regime.RANGE
+        self._before = Regime.RANGE
 
     def open_session(self) -> None:
         """A session starts in a range, so that a restart arrives at the same regime."""
         self.regime = Regime.RANGE
 
     def update(self) -> None:
+        self._before = self.regime
+        self.revise()
+
+    def revise(self) -> None:
+        """The bank's last bar was revised: the regime is that which it leads to."""
         bank, index = self._bank, self._bank.universe.index
         if index is None or not bank.fresh[index]:
             return
         closes = bank.closes(index, 31)
         moves = float(np.abs(np.diff(closes) / closes[:-1]).mean())
         trend = (bank.ema20[index] - bank.ema50[index]) / bank.atr14[index] if bank.atr14[index] > 0 else np.nan
-        self.regime = next_regime(self.regime, float(trend), moves / bank.usual_index_move)
+        self.regime = next_regime(self._before, float(trend), moves / bank.usual_index_move)
 
     def breadth_ema20(self) -> float:
         """Share of the stocks with a known EMA20 that trade above it; NaN where none is known."""

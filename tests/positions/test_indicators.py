@@ -1,5 +1,6 @@
 """The bank against TA-Lib's batch functions, against a reference written from the definitions, and against itself."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -207,3 +208,37 @@ def test_swings_volumes_and_returns_look_at_the_sessions_last_bars():
     assert bank.session_returns()[0] == pytest.approx(19.0)
     assert bank.closes(0, 3).tolist() == [18.0, 19.0, 20.0]
     assert bank.session.day == date(2025, 5, 12)
+
+
+PUBLIC = (*OUTPUTS, "previous_macd_histogram", "vwap", "previous_vwap", "close", "previous_close", "session_high",
+          "session_low", "session_open", "bars_used", "bars_in_session", "fresh")  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_revised_bar_leaves_what_the_right_bar_would_have_left(seed):
+    random = np.random.default_rng(seed)
+    true = walk(390, 3, seed=seed)
+    true[:200, 2] = np.nan  # the third symbol is not ready for long, and its 250th bar never comes
+    true[:100, 1] = np.nan  # the second becomes ready in the middle
+    wrong = true.copy()
+    bars, first_seen = session_bars(true), session_bars(wrong)
+    revised = random.random((390, 3)) < 0.2
+    first_seen.values[:4] += np.where(revised, random.normal(0, 0.3, (390, 3)), 0.0)
+    first_seen.values[4] += np.where(revised, 50.0, 0.0)
+    late = revised & (random.random((390, 3)) < 0.3)  # first seen as a minute without a bar
+    first_seen.values[:, late] = np.nan
+    right, live = IndicatorBank(universe(3)), IndicatorBank(universe(3))
+    for bank in (right, live):
+        bank.open_session(bars.session, bars.length, BarHistory())
+    for number, (truth, seen) in enumerate(zip(bars.batches(), first_seen.batches(), strict=True)):
+        right.update(truth)
+        live.remember()
+        live.update(seen)
+        if revised[number].any():
+            correction = session_bars(np.where(revised[number], true[number], np.nan)[None, :])
+            (batch,) = correction.batches()
+            live.revise(replace(batch, start=truth.start))
+        for name in PUBLIC:
+            np.testing.assert_array_equal(getattr(live, name), getattr(right, name), err_msg=f"{name} at {number}")
+    assert live.closes(0, 60).tolist() == right.closes(0, 60).tolist()
+    assert live.mean_volume(1, 20) == right.mean_volume(1, 20)
