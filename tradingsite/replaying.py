@@ -22,7 +22,7 @@ from positions.exit_monitor import ExitMonitor
 from positions.history import TradeHistory
 from positions.loop import Desk, TradingLoop, replay_bar
 from positions.market.bars import BarHistory, SessionBars, Universe
-from positions.market.feeds import ReplayFeed, VixReading
+from positions.market.feeds import ReplayFeed
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
 from positions.models import Instrument
@@ -94,10 +94,9 @@ def replay(
 class Wired:
     """The objects of one book, wired together: what a replay drives, and what live trading drives just so."""
 
-    loop: TradingLoop
+    desk: Desk
     system: MLSystem
-    store: Store
-    past: BarHistory
+    history: TradeHistory
 
 
 def wire(
@@ -124,7 +123,7 @@ def wire(
         risk_settings=lambda: options.risk,
         protections=options.protections,
     )
-    return Wired(TradingLoop(desk), system, store, BarHistory())
+    return Wired(desk, system, history)
 
 
 def _run(feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Callable[[], None]) -> tuple[int, int, int]:
@@ -138,25 +137,27 @@ def _run(feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Call
     exchange = SimulatedExchange(universe, cost_per_share=options.exits.cost_per_share)
     clock, store = ReplayClock(datetime.min.replace(tzinfo=UTC)), MemoryStore(book)
     wired = wire(book, feed.name, universe, options, exchange, store, clock)
+    loop, past = TradingLoop(wired.desk), BarHistory()
     sessions = bars = 0
     for session_bars, trading in feed.sessions():
         if trading:
-            replay_session(wired, exchange, clock, session_bars, feed.vix_before(session_bars.session.day))
+            wired.system.extractor.vix = feed.vix_before(session_bars.session.day)
+            replay_session(loop, past, exchange, clock, session_bars)
             sessions, bars = sessions + 1, bars + session_bars.bar_count
             store.flush()
             wired.system.flush()
             session_done()
-        wired.past.append(session_bars)
+        past.append(session_bars)
     exchange.settle(clock.now())
-    wired.loop.tick(clock.now())
+    loop.tick(clock.now())
     store.flush()
     return sessions, bars, wired.system.signals
 
 
 def replay_session(
-    wired: Wired, exchange: SimulatedExchange, clock: ReplayClock, bars: SessionBars, vix: VixReading | None
+    loop: TradingLoop, past: BarHistory, exchange: SimulatedExchange, clock: ReplayClock, bars: SessionBars
 ) -> None:
-    wired.system.extractor.vix = vix
-    wired.loop.open_session(bars.session, bars.length, wired.past)
+    """One session bar by bar; `past` holds the sessions before it."""
+    loop.open_session(bars.session, bars.length, past)
     for batch in bars.batches():
-        replay_bar(wired.loop, exchange, clock, batch)
+        replay_bar(loop, exchange, clock, batch)

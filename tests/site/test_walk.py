@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from ml.models import Performance, TradeFeatures
 from ml.performance_tracker import PerformanceTracker
 from positions.broker.exchange import SimulatedExchange
 from positions.clock import ReplayClock
-from positions.market.bars import SessionBars
+from positions.loop import TradingLoop
+from positions.market.bars import BarHistory, SessionBars
 from positions.market.feeds import ReplayFeed, VixReading
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade
@@ -51,17 +52,25 @@ def trades(book: str) -> list[tuple]:
     return list(Trade.objects.filter(book=book).order_by("signal_key").values_list(*TRADE_COLUMNS))
 
 
+def trade_on_paper(feed: ReplayFeed, exchange: SimulatedExchange, clock: ReplayClock, options: ReplayOptions) -> date:
+    """A feed through the database, every row written when it arises; returns the last session's day."""
+    wired = wire("paper:test", feed.name, feed.universe, options, exchange, OrmStore("paper:test"), clock)
+    loop, past = TradingLoop(wired.desk), BarHistory()
+    for bars, trading in feed.sessions():
+        if trading:
+            wired.system.extractor.vix = feed.vix_before(bars.session.day)
+            replay_session(loop, past, exchange, clock, bars)
+            wired.system.flush()
+        past.append(bars)
+    return bars.session.day
+
+
 def test_live_minute_by_minute_through_the_database_equals_a_replay_of_everything_at_once():
     run(SimulatedMarket(1, seed=4))
     feed, options = SimulatedMarket(1, seed=4), ReplayOptions.in_force()
     exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
     clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
-    wired = wire("paper:test", feed.name, feed.universe, options, exchange, OrmStore("paper:test"), clock)
-    for bars, trading in feed.sessions():
-        if trading:
-            replay_session(wired, exchange, clock, bars, feed.vix_before(bars.session.day))
-            wired.system.flush()
-        wired.past.append(bars)
+    trade_on_paper(feed, exchange, clock, options)
     assert len(features("simulated")) > 50
     assert features("paper:test") == features("simulated")
     assert len(trades("simulated")) > 50
@@ -122,9 +131,9 @@ def test_a_feature_that_looks_ahead_is_found_out(monkeypatch):
     seen: list[SessionBars] = []
     honest_session, honest_features = replaying.replay_session, FeatureExtractor.extract_technical_features
 
-    def remember(wired, exchange, clock, bars, vix):
+    def remember(loop, past, exchange, clock, bars):
         seen[:] = [bars]
-        honest_session(wired, exchange, clock, bars, vix)
+        honest_session(loop, past, exchange, clock, bars)
 
     def whole_day_volume(self, signal):
         day = np.nanmean(seen[0].values[4][:, signal.row])
@@ -174,17 +183,11 @@ def test_quickstart_replay_and_paper_in_one_database_never_see_each_others_trade
 
     call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "quickstart.json")
     replayed = replay_file()
-    store = OrmStore("paper:test")
     feed, options = SimulatedMarket(1, seed=6), ReplayOptions.in_force()
     exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
     clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
-    paper = wire("paper:test", feed.name, feed.universe, options, exchange, store, clock)
-    for bars, trading in feed.sessions():
-        if trading:
-            replay_session(paper, exchange, clock, bars, None)
-            paper.system.flush()
-        paper.past.append(bars)
-    PerformanceTracker("paper:test").record_sessions([bars.session.day])
+    last_day = trade_on_paper(feed, exchange, clock, options)
+    PerformanceTracker("paper:test").record_sessions([last_day])
 
     own = {
         book: set(Trade.objects.filter(book=book, status="closed").values_list("signal_key", flat=True))
