@@ -141,7 +141,7 @@ def _run(feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Call
     sessions = bars = 0
     for session_bars, trading in feed.sessions():
         if trading:
-            wired.system.extractor.vix = feed.vix_before(session_bars.session.day)
+            wired.system.extractor.vix = feed.vix.before(session_bars.session.day) if feed.vix else None
             replay_session(loop, past, exchange, clock, session_bars)
             sessions, bars = sessions + 1, bars + session_bars.bar_count
             store.flush()

@@ -74,7 +74,7 @@ def refusal(bars: Path, **files: Any) -> str:
 def test_it_fulfils_the_protocol_of_a_replayed_feed(tmp_path: Path) -> None:
     feed: ReplayFeed = FileFeed(write_csv(tmp_path / "bars.csv", good_rows()))
     assert (feed.name, feed.length) == (Feed.FILE, timedelta(minutes=1))
-    assert feed.vix_before(date(2018, 3, 12)) is None
+    assert feed.vix is None
 
 
 def test_bars_lie_at_their_minute_and_symbol_and_everything_else_is_nan(tmp_path: Path) -> None:
@@ -535,12 +535,12 @@ def test_the_vix_of_a_day_is_the_last_close_strictly_before_it(name: str, tmp_pa
     write = write_parquet if name.endswith("parquet") else write_csv
     vix = write(tmp_path / name, [vix_close(8, 16.5), vix_close(9, 14.25), vix_close(12, 15.75)], VIX)
     feed = FileFeed(write_csv(tmp_path / "bars.csv", good_rows()), vix=vix)
-    assert feed.vix_before(date(2018, 3, 8)) is None
-    assert feed.vix_before(date(2018, 3, 9)) == VixReading(16.5, "cboe")
-    assert feed.vix_before(date(2018, 3, 12)) == VixReading(14.25, "cboe")
-    assert feed.vix_before(date(2018, 3, 13)) == VixReading(15.75, "cboe")
-    assert feed.vix_before(date(2018, 3, 19)) == VixReading(15.75, "cboe")
-    assert feed.vix_before(date(2018, 3, 20)) is None, "a file that has ended says nothing of later sessions"
+    assert feed.vix.before(date(2018, 3, 8)) is None
+    assert feed.vix.before(date(2018, 3, 9)) == VixReading(16.5, "cboe")
+    assert feed.vix.before(date(2018, 3, 12)) == VixReading(14.25, "cboe")
+    assert feed.vix.before(date(2018, 3, 13)) == VixReading(15.75, "cboe")
+    assert feed.vix.before(date(2018, 3, 19)) == VixReading(15.75, "cboe")
+    assert feed.vix.before(date(2018, 3, 20)) is None, "a file that has ended says nothing of later sessions"
 
 
 @pytest.mark.parametrize(
@@ -636,7 +636,7 @@ def test_the_real_minutes_of_2018_are_all_there(shared_data: Path) -> None:
     assert all(np.isfinite(bars.values[3, :, -1]).all() for bars in walked)
     first_apple = walked[0].values[:5, 0, 0].tolist()
     assert first_apple == [172.2, 172.37, 171.77, 172.0, 210416.0]
-    assert feed.vix_before(date(2018, 3, 12)) == VixReading(14.64, "cboe")
+    assert feed.vix.before(date(2018, 3, 12)) == VixReading(14.64, "cboe")
 
 
 @pytest.mark.parametrize(

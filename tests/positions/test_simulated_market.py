@@ -205,7 +205,7 @@ def test_only_thin_stocks_miss_minutes_often(market: SimulatedMarket, full_days:
 def test_calm_and_stormy_days_differ_and_vix_goes_with_them(market: SimulatedMarket, month: list[SessionBars]) -> None:
     index = market.universe.index
     swing = np.array([np.std(np.diff(np.log(bars.values[3, :, index]))) for bars in month])
-    after = [market.vix_before(bars.session.day + timedelta(days=1)) for bars in month]
+    after = [market.vix.before(bars.session.day + timedelta(days=1)) for bars in month]
     vix = np.array([reading.level for reading in after if reading is not None])
     assert swing.max() > 2 * swing.min()
     assert np.corrcoef(swing, vix)[0, 1] > 0.5
@@ -216,7 +216,7 @@ def test_calm_and_stormy_days_differ_and_vix_goes_with_them(market: SimulatedMar
 def test_the_vix_of_a_session_is_the_close_before_it(market: SimulatedMarket) -> None:
     friday = date(2024, 11, 15)
     of_friday, of_saturday, of_sunday, of_monday, of_tuesday = (
-        market.vix_before(friday + timedelta(days=days)) for days in range(5)
+        market.vix.before(friday + timedelta(days=days)) for days in range(5)
     )
     assert isinstance(of_friday, VixReading)
     assert of_friday.source == "simulated"
@@ -225,7 +225,7 @@ def test_the_vix_of_a_session_is_the_close_before_it(market: SimulatedMarket) ->
 
 
 def test_the_first_session_has_a_vix_too(market: SimulatedMarket, month: list[SessionBars]) -> None:
-    assert market.vix_before(month[0].session.day) is not None
+    assert market.vix.before(month[0].session.day) is not None
 
 
 def test_thirty_sessions_take_less_than_four_seconds() -> None:

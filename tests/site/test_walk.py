@@ -19,7 +19,7 @@ from positions.broker.exchange import SimulatedExchange
 from positions.clock import ReplayClock
 from positions.loop import TradingLoop
 from positions.market.bars import BarHistory, SessionBars
-from positions.market.feeds import ReplayFeed, VixReading
+from positions.market.feeds import ReplayFeed
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade
 from positions.store import OrmStore
@@ -58,7 +58,7 @@ def trade_on_paper(feed: ReplayFeed, exchange: SimulatedExchange, clock: ReplayC
     loop, past = TradingLoop(wired.desk), BarHistory()
     for bars, trading in feed.sessions():
         if trading:
-            wired.system.extractor.vix = feed.vix_before(bars.session.day)
+            wired.system.extractor.vix = feed.vix.before(bars.session.day) if feed.vix else None
             replay_session(loop, past, exchange, clock, bars)
             wired.system.flush()
         past.append(bars)
@@ -84,7 +84,7 @@ class Altered:
 
     def __init__(self, feed: ReplayFeed, after: datetime) -> None:
         self._feed, self._after = feed, after
-        self.name, self.universe, self.length = feed.name, feed.universe, feed.length
+        self.name, self.universe, self.length, self.vix = feed.name, feed.universe, feed.length, feed.vix
 
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         noise = np.random.default_rng(0)
@@ -97,9 +97,6 @@ class Altered:
             tail[4] *= 3
             tail[:, noise.random(tail.shape[1:]) < 0.1] = np.nan
             yield replace(bars, values=values), trading
-
-    def vix_before(self, day) -> VixReading | None:
-        return self._feed.vix_before(day)
 
 
 def cut_points(book: str, count: int) -> list[datetime]:

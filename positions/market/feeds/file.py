@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from positions.market.bars import FIELDS, Floats, SessionBars, Universe
 from positions.market.calendar import Session, session_of
-from positions.market.feeds import VixReading
+from positions.market.feeds import VixHistory
 from positions.market.feeds.reading import BadBars, Mask, Table, Whole
 from positions.words import Feed
 
@@ -27,8 +27,6 @@ INDEX = "^INDEX"
 PRICES = ("open", "high", "low", "close")
 LENGTHS = (timedelta(minutes=1), timedelta(minutes=5))
 INDEX_START = 1000.0
-#: A close older than this, in calendar days, says nothing of the session: the file has ended.
-OLDEST_VIX_DAYS = 7
 
 #: Real files hold float32 prices: an open may lie this far, relative, outside its bar's range.
 ROUNDING = 1e-6
@@ -70,7 +68,7 @@ class FileFeed:
         self.outside_session = self._bars.outside_session
         self._listing: dict[str, _Listing] | None = None
         self._market: _Market | None = None
-        self._vix: _Vix | None = None
+        self.vix: VixHistory | None = None
         if symbols:
             self._listing, bad = _read_symbols(symbols, skip_bad_rows)
             skipped += bad
@@ -78,7 +76,7 @@ class FileFeed:
             self._market, bad = _read_market(market, self._bars, skip_bad_rows)
             skipped += bad
         if vix:
-            self._vix, bad = _read_vix(vix, skip_bad_rows)
+            self.vix, bad = _read_vix(vix, skip_bad_rows)
             skipped += bad
         self.skipped_rows = skipped
         self.universe = _universe(self._bars.symbols, self._listing, has_market=market is not None)
@@ -105,9 +103,6 @@ class FileFeed:
                 values[: len(PRICES), :, -1] = level
                 values[FIELDS.index("volume"), :, -1] = np.where(np.isfinite(level), 0.0, np.nan)
             yield SessionBars(session, self.length, self.universe, values, share), self._is_traded(session)
-
-    def vix_before(self, day: date) -> VixReading | None:
-        return None if self._vix is None else self._vix.before(day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +145,6 @@ class _Market:
         level, share = np.full((2, (session.close - session.open) // length), np.nan)
         level[bar], share[bar] = self.level[rows], self.share_above_vwap[rows]
         return level, share
-
-
-@dataclass(frozen=True, slots=True)
-class _Vix:
-    days: Whole
-    close: Floats
-
-    def before(self, day: date) -> VixReading | None:
-        today = (day - _EPOCH).days
-        known = int(np.searchsorted(self.days, today, side="left"))
-        if not known or today - self.days[known - 1] > OLDEST_VIX_DAYS:
-            return None
-        return VixReading(float(self.close[known - 1]), "cboe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +296,14 @@ def _read_market(path: Path, bars: _Bars, skip: bool) -> tuple[_Market, int]:
     return market, table.skipped
 
 
-def _read_vix(path: Path, skip: bool) -> tuple[_Vix, int]:
+def _read_vix(path: Path, skip: bool) -> tuple[VixHistory, int]:
     table = Table(path, ("date", "close"), skip=skip)
     days, close = table.dates("date"), table.numbers("close")
     table.refuse(close <= 0, "close", "must be positive")
     table.refuse_disorder(np.zeros(len(days), dtype=np.int64), days, "date")
     table.settle()
-    return _Vix(days[table.good], close[table.good]), table.skipped
+    dates = tuple(_EPOCH + timedelta(days=int(day)) for day in days[table.good])
+    return VixHistory(dates, close[table.good], "cboe"), table.skipped
 
 
 def _read_symbols(path: Path, skip: bool) -> tuple[dict[str, _Listing], int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from positions.market.bars import Floats, SessionBars, Universe
 from positions.market.calendar import Session, sessions_between
-from positions.market.feeds import VixReading
+from positions.market.feeds import VixHistory
 from positions.words import Feed
 
 #: Invented symbols: X, the sector's letter, the stock's letter. X and the sector's letter is its ETF, XX the index.
@@ -72,6 +72,9 @@ class SimulatedMarket:
         start, days, *self._seeds = np.random.SeedSequence(seed).spawn(2 + len(self._calendar))
         self._start = _start(np.random.default_rng(start))
         self._weather = _weather(np.random.default_rng(days), len(self._calendar))
+        eve = self._calendar[0].day - timedelta(days=1)
+        closes = (eve, *(session.day for session in self._calendar))
+        self.vix: VixHistory | None = VixHistory(closes, self._weather.vix, "simulated")
 
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         state = self._start
@@ -79,10 +82,6 @@ class SimulatedMarket:
             rng = np.random.default_rng(self._seeds[number])
             values, state = _session(rng, state, self._weather, number, (session.close - session.open) // MINUTE)
             yield SessionBars(session, MINUTE, self.universe, values), number >= self._warm_up
-
-    def vix_before(self, day: date) -> VixReading | None:
-        before = sum(session.day < day for session in self._calendar)
-        return VixReading(float(self._weather.vix[before]), "simulated")
 
 
 @dataclass(frozen=True, slots=True)
