@@ -40,7 +40,7 @@ class FeatureExtractor:
     def __init__(self, bank: IndicatorBank, market: MarketState, history: TradeHistory) -> None:
         self._bank = bank
         self._market = market
-        self._history = history
+        self.history = history
         self.vix: VixReading | None = None
 
     def extract(self, signal: Signal) -> SignalFeatures:
@@ -139,7 +139,7 @@ class FeatureExtractor:
         }
 
     def extract_historical_features(self, signal: Signal) -> dict[str, Value]:
-        history = self._history
+        history = self.history
         return {
             "win_rate_10": history.win_rate_10(),
             "streak": float(history.streak) if history.trades else None,

@@ -1,21 +1,14 @@
 """Replay bars from a file through the very code that trades live."""
 
 import time
-from argparse import ArgumentParser, ArgumentTypeError
-from datetime import date
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from tradingsite.bars_options import add_bars_options, open_feed
 from tradingsite.console import BAD_CONFIGURATION, console, progress
-
-
-def new_york_date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not a date like 2018-02-16") from error
 
 
 class Command(BaseCommand):
@@ -27,43 +20,24 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--bars", type=Path, required=True, help="the bars; .csv, .csv.gz or .parquet")
-        parser.add_argument("--market", type=Path, help="index and share above VWAP a minute")
-        parser.add_argument("--vix", type=Path, help="daily VIX; a session sees the close before it")
-        parser.add_argument("--symbols", type=Path, help="sector and sector ETF of each symbol")
-        parser.add_argument("--from", dest="first", type=new_york_date, metavar="D", help="first session traded")
-        parser.add_argument("--to", dest="last", type=new_york_date, metavar="D", help="last session traded")
+        add_bars_options(parser)
         parser.add_argument("--train", action="store_true", help="train a model and score its test sessions")
         parser.add_argument("--seed", type=int, default=7, help="of the training (default 7)")
-        parser.add_argument(
-            "--protections", action="store_true", help="portfolio caps on: buying power, open positions, daily loss"
-        )
-        parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and count them")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
 
     def handle(self, *args: Any, **options: Any) -> None:
         from positions.leases import LeaseTaken
-        from positions.market.feeds.file import BadBars, FileFeed
         from tradingsite.aftermath import conclude, write_json
-        from tradingsite.replaying import ReplayOptions, replay
+        from tradingsite.replaying import replay
 
         screen = console()
         started = time.perf_counter()
-        choices = ReplayOptions.in_force(protections=options["protections"])
+        feed, choices = open_feed(options)
+        book = choices.book(feed.inputs_sha256, options["first"], options["last"])
         try:
-            feed = FileFeed(
-                options["bars"],
-                market=options["market"],
-                vix=options["vix"],
-                symbols=options["symbols"],
-                first=options["first"],
-                last=options["last"],
-                skip_bad_rows=options["skip_bad_rows"],
-            )
-            book = choices.book(feed.inputs_sha256, options["first"], options["last"])
             with progress("Replaying", feed.session_count) as advance:
                 result = replay(feed, book, choices, started, advance)
-        except (BadBars, LeaseTaken) as error:
+        except LeaseTaken as error:
             raise CommandError(str(error), returncode=BAD_CONFIGURATION) from error
         screen.print(f"Replayed {options['bars']} into book {book}: past bars, simulated fills.", soft_wrap=True)
         if feed.skipped_rows:

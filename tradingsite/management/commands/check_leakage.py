@@ -1,0 +1,60 @@
+"""Prove on your own bars that no feature knows the future."""
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from tradingsite.bars_options import add_bars_options, open_feed
+from tradingsite.console import BAD_CONFIGURATION, console, progress
+
+LEAST_POINTS = 50
+
+
+class Command(BaseCommand):
+    help = (
+        "Alter, cut off and shuffle all that comes after a moment (bars, market file, VIX from the session's day on, "
+        "and with them the outcomes), run the session again and compare every feature of every signal before it, byte by "
+        "byte. Planted leaks prove that the check can see. Example: manage.py check_leakage --bars bars.parquet. "
+        "Exit status: 0 no leak, 1 a leak (named with its signal) or a planted leak missed, 2 bad input."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_bars_options(parser)
+        parser.add_argument("--points", type=int, default=60, help=f"moments, at least {LEAST_POINTS} (default 60)")
+        parser.add_argument("--seed", type=int, default=0, help="of the moments and alterations (default 0)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from tradingsite import leakage
+        from tradingsite.aftermath import write_json
+
+        if options["points"] < LEAST_POINTS or options["seed"] < 0:
+            message = f"--points must be at least {LEAST_POINTS} and --seed not negative"
+            raise CommandError(message, returncode=BAD_CONFIGURATION)
+        screen = console()
+        feed, choices = open_feed(options)
+        try:
+            with progress("Altering the future", options["points"]) as advance:
+                report = leakage.check(feed, choices, options["points"], options["seed"], advance)
+        except ValueError as error:
+            raise CommandError(str(error), returncode=BAD_CONFIGURATION) from error
+        screen.print(f"{report.compared:,} feature values compared at {report.points} moments.")
+        for feature, leaks in leakage.by_feature(report.leaks).items():
+            first = leaks[0]
+            screen.print(
+                f"LEAK: {feature} of {first.signal_key} was {first.before}, and {first.after} once the bars after it "
+                f"were {first.alteration} ({len(leaks):,} such differences).",
+                soft_wrap=True,
+            )
+        for name, times in report.caught.items():
+            screen.print(f"planted leak: {name}: " + (f"caught at {times} moments" if times else "MISSED"))
+        for name in report.not_planted:
+            screen.print(f"planted leak: {name}: not possible on these files")
+        if options["json"]:
+            write_json(options["json"], asdict(report))
+        if not report.clean:
+            raise CommandError("A feature knows the future, or the check is blind; see above.")
+        screen.print("No feature knows the future.")
