@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from ml.features import FEATURES, Feature, Kind
 from ml.words import Decision, Gate, ModelStatus, PredictionMode
-from positions.models import allowed, book_field, word_field
+from positions.models import allowed, book_field, money_field, word_field
 from positions.words import Feed, Outcome, Side
 
 
@@ -75,9 +75,9 @@ class MLModel(models.Model):
     artifact_sha256 = models.CharField(max_length=64)
     data_hash = models.CharField(max_length=64)
     seed = models.PositiveIntegerField()
-    n_train = models.PositiveIntegerField()
-    n_validation = models.PositiveIntegerField()
-    n_test = models.PositiveIntegerField()
+    n_train = models.PositiveIntegerField("trained on", help_text="trades")
+    n_validation = models.PositiveIntegerField("validated on", help_text="trades")
+    n_test = models.PositiveIntegerField("tested on", help_text="trades")
     test_from = models.DateField()
     test_to = models.DateField()
     threshold = models.FloatField(null=True)
@@ -162,9 +162,9 @@ class Performance(models.Model):
     trades = models.PositiveIntegerField()
     wins = models.PositiveIntegerField()
     losses = models.PositiveIntegerField()
-    pnl = models.DecimalField(max_digits=16, decimal_places=6)
+    pnl = money_field("P/L", help_text="dollars, after fees")
     win_rate = models.FloatField(null=True)
-    average_pnl = models.FloatField(null=True)
+    average_pnl = models.FloatField("average P/L", null=True, help_text="dollars a trade, after fees")
     average_r = models.FloatField(null=True)
     profit_factor = models.FloatField(null=True)
     sharpe_per_trade = models.FloatField(null=True, help_text="mean R / its standard deviation, never annualised")

@@ -24,12 +24,12 @@ def price_field(**options: Any) -> "models.DecimalField[Any, Decimal]":
     return models.DecimalField(max_digits=14, decimal_places=6, **options)
 
 
-def money_field(**options: Any) -> "models.DecimalField[Any, Decimal]":
-    return models.DecimalField(max_digits=16, decimal_places=6, **options)
+def money_field(name: str | None = None, **options: Any) -> "models.DecimalField[Any, Decimal]":
+    return models.DecimalField(name, max_digits=16, decimal_places=6, **options)
 
 
 def book_field() -> "models.CharField[Any, str]":
-    return models.CharField(max_length=64, help_text="simulated, replay:<hash>, paper:<account> or live:<account>")
+    return models.CharField(max_length=64, help_text="simulated, replay:HASH, paper:ACCOUNT or live:ACCOUNT")
 
 
 def word_field(words: type[StrEnum], **options: Any) -> "models.CharField[Any, str]":
@@ -98,7 +98,7 @@ class Trade(models.Model):
     exit_price = price_field(null=True)
     exit_reason = word_field(ExitReason, null=True)
     fees = money_field(default=Decimal(0))
-    pnl = money_field(null=True, help_text="dollars, after fees")
+    pnl = money_field("P/L", null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
     outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
@@ -162,7 +162,7 @@ class PositionExit(models.Model):
     quantity = models.PositiveIntegerField()
     finished_at = models.DateTimeField(null=True)
     exit_price = price_field(null=True)
-    pnl = money_field(null=True)
+    pnl = money_field("P/L", null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True)
     hold_seconds = models.FloatField(null=True)
 

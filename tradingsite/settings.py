@@ -185,30 +185,37 @@ Q_CLUSTER: dict[str, Any] = {
 BOOK = env_str("BOOK", "simulated")
 STRATEGY = env_str("STRATEGY", "positions.strategy.VwapCross")
 ALPACA_API_KEY = env_str("ALPACA_API_KEY", "")
+ALPACA_SECRET_KEY = env_str("ALPACA_SECRET_KEY", "")
+ALPACA_FEED = env_str("ALPACA_FEED", "iex")
+ALPACA_DATA_URL = env_str("ALPACA_DATA_URL", "")
 
-LIVE_SETTINGS: dict[str, tuple[Any, str, type]] = {
+LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
     # name: (default, help with unit and range, type)
     "LOW_VOLUME_EXIT": (True, "Exit when volume dries up (rule low_volume).", bool),
-    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the volume at entry, 0 to 1.", float),
-    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, at entry and now, 1 to 30.", int),
+    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the volume at entry, 0 to 1.", "fraction"),
+    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, at entry and now, 1 to 30.", "bars"),
     "TIME_LIMIT_EXIT": (True, "Exit a trade that shows no profit in time (rule time_limit).", bool),
-    "TIME_LIMIT_MINUTES": (15.0, "time_limit: minutes since entry, above 0.", float),
+    "TIME_LIMIT_MINUTES": (15.0, "time_limit: minutes since entry, above 0.", "positive"),
     "MOMENTUM_EXIT": (True, "Exit when MACD crosses its signal line against the trade (rule momentum_reversal).", bool),
     "BREAKEVEN": (True, "Move the stop to breakeven once the trade has earned its risk.", bool),
-    "BREAKEVEN_AT_R": (1.0, "breakeven: unrealised profit in R that moves the stop, above 0.", float),
-    "FLATTEN_MINUTES": (5.0, "session_close: minutes before the session's close when every trade is closed.", float),
+    "BREAKEVEN_AT_R": (1.0, "breakeven: unrealised profit in R that moves the stop, above 0.", "positive"),
+    "FLATTEN_MINUTES": (
+        5.0,
+        "session_close: minutes before the session's close when every trade is closed, 0 to 60.",
+        "minutes",
+    ),
     "COST_PER_SHARE": (
         0.01,
         "Cost in dollars per share and side in breakeven, time_limit and simulated fills.",
-        float,
+        "dollars",
     ),
-    "RISK_PER_TRADE": (0.005, "Fraction of the account's equity risked between entry and stop, 0 to 0.05.", float),
-    "MAX_NOTIONAL": (0.2, "Largest position as a fraction of the account's equity, 0 to 4.", float),
-    "MAX_OPEN_POSITIONS": (10, "protection: entries are blocked at this number of open trades.", int),
+    "RISK_PER_TRADE": (0.005, "Fraction of the account's equity risked between entry and stop, 0 to 0.05.", "risk"),
+    "MAX_NOTIONAL": (0.2, "Largest position as a fraction of the account's equity, 0 to 4.", "leverage"),
+    "MAX_OPEN_POSITIONS": (10, "protection: entries are blocked at this number of open trades.", "count"),
     "DAILY_LOSS_LIMIT": (
         0.03,
         "protection: entries are blocked once the session lost this fraction of equity.",
-        float,
+        "fraction",
     ),
     "PREDICTION_MODE": (
         "shadow",
@@ -235,8 +242,24 @@ CONSTANCE_CONFIG_FIELDSETS = (
     ("Size and protections", ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"]),
     ("Predictions", ["PREDICTION_MODE"]),
 )
+
+
+def _number(kind: type, low: float, high: float) -> list[Any]:
+    """A form field of unfold's look that refuses what lies outside its range."""
+    field, look = UNFOLD_CONSTANCE_ADDITIONAL_FIELDS[kind]
+    return [field, {**look, "min_value": low, "max_value": high}]
+
+
 CONSTANCE_ADDITIONAL_FIELDS = {
     **UNFOLD_CONSTANCE_ADDITIONAL_FIELDS,
+    "fraction": _number(float, 0, 1),
+    "risk": _number(float, 0, 0.05),
+    "leverage": _number(float, 0, 4),
+    "dollars": _number(float, 0, 10),
+    "minutes": _number(float, 0, 60),
+    "positive": _number(float, 0.01, 1000),
+    "bars": _number(int, 1, 30),
+    "count": _number(int, 1, 1000),
     str: [
         "django.forms.ChoiceField",
         {

@@ -1,0 +1,132 @@
+"""Download past bars from Alpaca into the files that replays, audits and live trading start from."""
+
+import json
+from argparse import ArgumentParser, ArgumentTypeError
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from positions.words import Feed
+from tradingsite.console import BAD_CONFIGURATION, console, progress
+
+if TYPE_CHECKING:
+    from positions.market.calendar import Session
+    from positions.market.feeds.alpaca import AlpacaAccess
+
+FEEDS = [Feed.SIP.value, Feed.IEX.value]
+UNREACHABLE = 1
+
+
+def new_york_date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a date like 2018-02-16") from error
+
+
+def symbol_list(text: str) -> list[str]:
+    symbols = [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
+    if not symbols:
+        raise ArgumentTypeError("no symbol; give some like AAPL,MSFT")
+    return symbols
+
+
+class Command(BaseCommand):
+    help = (
+        "Download bars of regular sessions from Alpaca into VAR_DIR/bars/<feed>, one file a session. Sessions that are "
+        "there already are skipped, so an interrupted download goes on where it was. Example: "
+        "manage.py fetch_bars --symbols AAPL,MSFT,SPY --from 2025-05-01 --to 2025-05-30, then "
+        "manage.py replay --bars var/bars/iex. "
+        "Exit status: 0 done, 1 Alpaca cannot be reached or has no bars, 2 bad input, keys or subscription."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        whose = parser.add_mutually_exclusive_group(required=True)
+        whose.add_argument("--symbols", type=symbol_list, metavar="A,B", help="symbols, separated by commas")
+        whose.add_argument("--watchlist", action="store_true", help="the watchlist of the BOOK setting")
+        parser.add_argument(
+            "--from", dest="first", type=new_york_date, metavar="D", required=True, help="first session"
+        )
+        parser.add_argument("--to", dest="last", type=new_york_date, metavar="D", required=True, help="last session")
+        parser.add_argument("--feed", choices=FEEDS, help="default: the ALPACA_FEED setting, else iex")
+        parser.add_argument("--timeframe", type=int, choices=[1, 5], default=1, help="minutes a bar (default 1)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from positions.clock import SystemClock
+        from positions.market.bar_files import StoredBars
+        from positions.market.feeds.alpaca import AlpacaBars, AlpacaRefused, AlpacaUnreachable
+        from positions.market.feeds.fetching import fetch
+        from positions.market.feeds.reading import BadBars
+
+        access = _access(options["feed"] or settings.ALPACA_FEED)
+        symbols = options["symbols"] or _watchlist()
+        clock, length = SystemClock(), timedelta(minutes=options["timeframe"])
+        sessions = [each for each in _sessions(options["first"], options["last"]) if each.open < clock.now()]
+        if not sessions:
+            raise _bad(f"No session has begun from {options['first']} to {options['last']}; give other dates.")
+        stored = StoredBars(settings.VAR_DIR / "bars", access.feed, length)
+        try:
+            with progress("Fetching", len(sessions)) as advance:
+                done = fetch(stored, AlpacaBars(access, clock, length), symbols, sessions, clock, advance)
+        except (AlpacaRefused, BadBars) as error:
+            raise _bad(str(error)) from error
+        except AlpacaUnreachable as error:
+            raise CommandError(f"{error}. What was fetched stays.", returncode=UNREACHABLE) from error
+
+        screen = console()
+        screen.print(
+            f"{done.downloaded} sessions downloaded, {done.already_there} were there: {done.bars:,} new {access.feed} "
+            f"bars in {stored.folder}",
+            soft_wrap=True,
+        )
+        for count, what in ((done.quarantined, "bad prints were left out"),):
+            if count:
+                screen.print(f"{count:,} {what}.")
+        for names, what in ((done.bad_symbols, "No symbols at Alpaca"), (done.empty, "No bars")):
+            if names:
+                screen.print(f"{what}: {', '.join(names)}", soft_wrap=True)
+        if options["json"]:
+            about = {"feed": access.feed.value, "folder": str(stored.folder), "sessions": len(sessions)}
+            options["json"].write_text(json.dumps({**about, **asdict(done)}, indent=2) + "\n")
+        if len(done.bad_symbols) + len(done.empty) == len(set(symbols)):
+            raise CommandError("Not one of the symbols has bars in these sessions; check the symbols and dates.")
+
+
+def _bad(message: str) -> CommandError:
+    return CommandError(message, returncode=BAD_CONFIGURATION)
+
+
+def _access(feed: str) -> "AlpacaAccess":
+    from positions.market.feeds.alpaca import AlpacaAccess
+
+    if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
+        raise _bad("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
+    if feed not in FEEDS:
+        raise _bad(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
+    return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), settings.ALPACA_DATA_URL)
+
+
+def _watchlist() -> list[str]:
+    from positions.models import Instrument
+
+    symbols = Instrument.objects.filter(book=settings.BOOK).exclude(symbol__startswith="^")
+    names = list(symbols.values_list("symbol", flat=True))
+    if not names:
+        raise _bad(f"The watchlist of book {settings.BOOK} is empty; give --symbols, or fill it in the admin.")
+    return names
+
+
+def _sessions(first: date, last: date) -> "list[Session]":
+    from positions.market.calendar import sessions_between
+
+    if first > last:
+        raise _bad(f"--from {first} lies after --to {last}.")
+    try:
+        return sessions_between(first, last)
+    except ValueError as error:
+        raise _bad(f"--from {first} --to {last}: {' '.join(str(error).split())}") from error
