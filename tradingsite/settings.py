@@ -131,6 +131,7 @@ TIME_ZONE = "America/New_York"  # what people read; everything stored is UTC
 USE_I18N = False
 FORMAT_MODULE_PATH = ["tradingsite.formats"]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 # Served straight out of the installed packages: nothing to collect first, nothing fetched from elsewhere. The path of
 # plotly.js is looked up without importing plotly.
