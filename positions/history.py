@@ -3,10 +3,27 @@
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import nan
+from typing import Protocol
+
+from positions.words import Outcome
 
 #: How many trades at the book's own rate a symbol's own record has to outweigh (beta prior's strength).
 PRIOR_TRADES = 10
+
+
+class ClosedTrade(Protocol):
+    """What history keeps of a trade; `exited_at` is aware UTC, `r_multiple` after costs."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def outcome(self) -> str | None: ...
+    @property
+    def r_multiple(self) -> float | None: ...
+    @property
+    def exited_at(self) -> datetime | None: ...
 
 
 @dataclass(slots=True)
@@ -18,31 +35,51 @@ class _Record:
 
 @dataclass(slots=True)
 class TradeHistory:
-    """How a book's closed trades ended, in the order in which they closed."""
+    """How a book's closed trades ended, in the order in which they closed.
 
-    last_ten: deque[bool] = field(default_factory=lambda: deque(maxlen=10))
-    streak: int = 0
+    Trades that closed at one moment are taken by symbol, so that the order in which they were heard of says nothing.
+    """
+
+    _heard: list[tuple[datetime, str, bool, float]] = field(default_factory=list)
+    _last_ten: deque[bool] = field(default_factory=lambda: deque(maxlen=10))
+    _streak: int = 0
     _all: _Record = field(default_factory=_Record)
     _by_symbol: defaultdict[str, _Record] = field(default_factory=lambda: defaultdict(_Record))
 
-    def add(self, symbol: str, won: bool, r: float) -> None:
-        """Call when a trade closes, never before."""
-        self.last_ten.append(won)
-        self.streak = max(self.streak, 0) + 1 if won else min(self.streak, 0) - 1
-        for record in (self._all, self._by_symbol[symbol]):
-            record.trades += 1
-            record.wins += won
-            record.total_r += r
+    def add(self, trade: ClosedTrade) -> None:
+        """Call when a trade has closed, never before."""
+        if trade.exited_at is None:
+            raise ValueError(f"the trade in {trade.symbol} has not closed and says nothing yet")
+        self._heard.append((trade.exited_at, trade.symbol, trade.outcome == Outcome.WIN, trade.r_multiple or 0.0))
+
+    def _settle(self) -> None:
+        for _, symbol, won, r in sorted(self._heard):
+            self._last_ten.append(won)
+            self._streak = max(self._streak, 0) + 1 if won else min(self._streak, 0) - 1
+            for record in (self._all, self._by_symbol[symbol]):
+                record.trades += 1
+                record.wins += won
+                record.total_r += r
+        self._heard.clear()
 
     @property
     def trades(self) -> int:
+        self._settle()
         return self._all.trades
+
+    @property
+    def streak(self) -> int:
+        """Wins in a row, losses negative; 0 before the first trade."""
+        self._settle()
+        return self._streak
 
     def win_rate_10(self) -> float:
         """Win rate of the last ten closed trades (fewer while there are fewer); NaN before the first."""
-        return sum(self.last_ten) / len(self.last_ten) if self.last_ten else nan
+        self._settle()
+        return sum(self._last_ten) / len(self._last_ten) if self._last_ten else nan
 
     def symbol_trades(self, symbol: str) -> int:
+        self._settle()
         return self._by_symbol[symbol].trades if symbol in self._by_symbol else 0
 
     def symbol_win_rate(self, symbol: str) -> float:
@@ -54,7 +91,7 @@ class TradeHistory:
         return self._shrunk(symbol, lambda record: record.total_r)
 
     def _shrunk(self, symbol: str, total: Callable[[_Record], float]) -> float:
-        if not self._all.trades:
+        if not self.trades:
             return nan
         own = self._by_symbol[symbol] if symbol in self._by_symbol else _Record()
         prior = total(self._all) / self._all.trades

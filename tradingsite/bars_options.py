@@ -22,7 +22,7 @@ def _new_york_date(text: str) -> date:
 
 
 def add_bars_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--bars", type=Path, required=True, help="the bars; .csv, .csv.gz or .parquet")
+    parser.add_argument("--bars", type=Path, required=True, help=".csv, .csv.gz, .parquet, or a folder of fetch_bars")
     parser.add_argument("--market", type=Path, help="index and share above VWAP a minute")
     parser.add_argument("--vix", type=Path, help="daily VIX; a session sees the close before it")
     parser.add_argument("--symbols", type=Path, help="sector and sector ETF of each symbol")

@@ -104,10 +104,7 @@ def run_session(
     extractor.vix = vix.before(bars.session.day) if vix else None
     recorder, closed = _Recorder(extractor), list[Trade]()
     desk = replace(wired.desk, adviser=recorder)
-    desk.execution.closed_listeners[:] = [
-        closed.append,
-        lambda trade: extractor.history.add(trade.symbol, trade.outcome == Outcome.WIN, trade.r_multiple or 0.0),
-    ]
+    desk.execution.closed_listeners[:] = [closed.append, extractor.history.add]
     replay_session(TradingLoop(desk), start.past, exchange, clock, bars)
     return Run(bars, vix, recorder.signals, recorder.features, closed), extractor.history
 

@@ -15,6 +15,7 @@ from positions.market.calendar import Session, session_of
 from positions.market.feeds import VixReading
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
+from positions.models import Trade
 from positions.strategy import Signal
 from positions.words import Side
 
@@ -71,7 +72,7 @@ NORMAL_DAY, HALF_DAY, AFTER_DST = date(2025, 5, 13), date(2025, 11, 28), date(20
 def test_every_feature_of_the_registry_is_there_and_within_its_range():
     desk = Desk(NORMAL_DAY, 120)
     desk.extractor.vix = VixReading(18.5, "cboe")
-    desk.history.add("KO", True, 1.0)
+    desk.history.add(Trade(symbol="KO", outcome="WIN", r_multiple=1.0, exited_at=desk.bank.now))
     found = desk.extract()
     assert list(found.values) == [feature.name for feature in FEATURES]
     assert set(found.missing) == {"spread"}

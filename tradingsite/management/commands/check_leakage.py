@@ -16,8 +16,8 @@ LEAST_POINTS = 50
 class Command(BaseCommand):
     help = (
         "Alter, cut off and shuffle all that comes after a moment (bars, market file, VIX from the session's day on, "
-        "and with them the outcomes), run the session again and compare every feature of every signal before it, byte by "
-        "byte. Planted leaks prove that the check can see. Example: manage.py check_leakage --bars bars.parquet. "
+        "and with them the outcomes), run the session again and compare every feature of every signal before it, byte "
+        "by byte. Planted leaks prove that the check can see. Example: manage.py check_leakage --bars bars.parquet. "
         "Exit status: 0 no leak, 1 a leak (named with its signal) or a planted leak missed, 2 bad input."
     )
 

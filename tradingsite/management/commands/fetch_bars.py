@@ -84,9 +84,8 @@ class Command(BaseCommand):
             f"bars in {stored.folder}",
             soft_wrap=True,
         )
-        for count, what in ((done.quarantined, "bad prints were left out"),):
-            if count:
-                screen.print(f"{count:,} {what}.")
+        if done.quarantined:
+            screen.print(f"{done.quarantined:,} bad prints were left out.")
         for names, what in ((done.bad_symbols, "No symbols at Alpaca"), (done.empty, "No bars")):
             if names:
                 screen.print(f"{what}: {', '.join(names)}", soft_wrap=True)
@@ -94,7 +93,7 @@ class Command(BaseCommand):
             about = {"feed": access.feed.value, "folder": str(stored.folder), "sessions": len(sessions)}
             options["json"].write_text(json.dumps({**about, **asdict(done)}, indent=2) + "\n")
         if len(done.bad_symbols) + len(done.empty) == len(set(symbols)):
-            raise CommandError("Not one of the symbols has bars in these sessions; check the symbols and dates.")
+            raise CommandError("None of the symbols has bars in these sessions; check the symbols and dates.")
 
 
 def _bad(message: str) -> CommandError:
@@ -129,4 +128,4 @@ def _sessions(first: date, last: date) -> "list[Session]":
     try:
         return sessions_between(first, last)
     except ValueError as error:
-        raise _bad(f"--from {first} --to {last}: {' '.join(str(error).split())}") from error
+        raise _bad(f"{first} to {last}: the exchange calendar begins in 1990 and ends a year from today.") from error
