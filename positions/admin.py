@@ -9,9 +9,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
-from tradingsite.kit.words import rows_table
-
-FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
+from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
 
 @admin.register(Trade)

@@ -50,4 +50,4 @@ class BreakevenStopManager:
 
     def move_stop_to_breakeven(self, mine: LiveTrade, stop: Decimal, evidence: dict[str, float]) -> bool:
         """Replace the stop at the broker; False if it refused, the old stop then stands."""
-        return self._execution.move_stop(mine, stop, evidence)
+        return self._execution.move_to_breakeven(mine, stop, evidence)

@@ -35,14 +35,16 @@ class _Record:
 
 @dataclass(slots=True)
 class TradeHistory:
-    """How a book's closed trades ended, in the order in which they closed.
+    """How a book's closed trades ended, as of a moment: `as_of` first, then read.
 
-    Trades that closed at one moment are taken by symbol, so that the order in which they were heard of says nothing.
+    Trades count in the order in which they closed, and by symbol where they closed at one moment: the order in which
+    they were heard of says nothing.
     """
 
     _heard: list[tuple[datetime, str, bool, float]] = field(default_factory=list)
     _last_ten: deque[bool] = field(default_factory=lambda: deque(maxlen=10))
-    _streak: int = 0
+    #: Wins in a row, losses negative; 0 before the first trade.
+    streak: int = 0
     _all: _Record = field(default_factory=_Record)
     _by_symbol: defaultdict[str, _Record] = field(default_factory=lambda: defaultdict(_Record))
 
@@ -52,34 +54,29 @@ class TradeHistory:
             raise ValueError(f"the trade in {trade.symbol} has not closed and says nothing yet")
         self._heard.append((trade.exited_at, trade.symbol, trade.outcome == Outcome.WIN, trade.r_multiple or 0.0))
 
-    def _settle(self) -> None:
-        for _, symbol, won, r in sorted(self._heard):
-            self._last_ten.append(won)
-            self._streak = max(self._streak, 0) + 1 if won else min(self._streak, 0) - 1
-            for record in (self._all, self._by_symbol[symbol]):
-                record.trades += 1
-                record.wins += won
-                record.total_r += r
-        self._heard.clear()
+    def as_of(self, moment: datetime) -> None:
+        """Count the trades that closed before a moment (aware UTC), which must not lie before that of the last call."""
+        for trade in sorted(heard for heard in self._heard if heard[0] < moment):
+            self._heard.remove(trade)
+            self._count(*trade[1:])
+
+    def _count(self, symbol: str, won: bool, r: float) -> None:
+        self._last_ten.append(won)
+        self.streak = max(self.streak, 0) + 1 if won else min(self.streak, 0) - 1
+        for record in (self._all, self._by_symbol[symbol]):
+            record.trades += 1
+            record.wins += won
+            record.total_r += r
 
     @property
     def trades(self) -> int:
-        self._settle()
         return self._all.trades
-
-    @property
-    def streak(self) -> int:
-        """Wins in a row, losses negative; 0 before the first trade."""
-        self._settle()
-        return self._streak
 
     def win_rate_10(self) -> float:
         """Win rate of the last ten closed trades (fewer while there are fewer); NaN before the first."""
-        self._settle()
         return sum(self._last_ten) / len(self._last_ten) if self._last_ten else nan
 
     def symbol_trades(self, symbol: str) -> int:
-        self._settle()
         return self._by_symbol[symbol].trades if symbol in self._by_symbol else 0
 
     def symbol_win_rate(self, symbol: str) -> float:

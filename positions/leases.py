@@ -2,7 +2,9 @@
 
 import os
 import socket
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -18,17 +20,45 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def _is_dead(holder: str) -> bool:
+    """Whether the holder is known to have ended: a process of this machine that is no more."""
+    host, _, process = holder.rpartition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+@contextmanager
+def held(book: str, name: str, duration: timedelta) -> Iterator[WorkerLease]:
+    """Hold a lease for a block, which renews it while it works. Raises LeaseTaken."""
+    lease = acquire(book, name, datetime.now(UTC), duration)
+    try:
+        yield lease
+    finally:
+        release(lease)
+
+
 def acquire(book: str, name: str, now: datetime, duration: timedelta) -> WorkerLease:
-    """Take a lease that is free or has run out; the epoch grows. Raises LeaseTaken."""
+    """Take a lease that is free, has run out or whose process is dead; the epoch grows. Raises LeaseTaken."""
     mine = {"holder": this_process(), "acquired_at": now, "heartbeat_at": now, "expires_at": now + duration}
     try:
         with transaction.atomic():
             return WorkerLease.objects.create(book=book, name=name, **mine)
     except IntegrityError:
         pass  # It exists: taken over below if its time has run out.
-    free = WorkerLease.objects.filter(book=book, name=name, expires_at__lte=now)
+    free = WorkerLease.objects.filter(book=book, name=name)
+    held = free.first()
+    if held is not None and not _is_dead(held.holder):
+        free = free.filter(expires_at__lte=now)
+    if held is not None:
+        free = free.filter(epoch=held.epoch)
     if not free.update(epoch=F("epoch") + 1, **mine):
-        held = WorkerLease.objects.filter(book=book, name=name).first()
         holder = f"{held.holder} holds it until {held.expires_at:%H:%M:%S} UTC" if held else "it was just released"
         raise LeaseTaken(f"{name} of {book} is being done already: {holder}; try again then")
     return WorkerLease.objects.get(book=book, name=name, holder=mine["holder"])

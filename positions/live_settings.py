@@ -44,3 +44,9 @@ def risk_settings() -> RiskSettings:
         max_open_positions=value["MAX_OPEN_POSITIONS"],
         daily_loss_limit=value["DAILY_LOSS_LIMIT"],
     )
+
+
+def prediction_mode() -> str:
+    """`off`, `shadow` or `filter`. One query."""
+    mode: str = get_values_for_keys(["PREDICTION_MODE"])["PREDICTION_MODE"]
+    return mode

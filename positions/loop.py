@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from math import isfinite
 
+from positions import breakeven_manager, exit_monitor
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Account, Broker
 from positions.clock import ReplayClock
-from positions.execution import Execution
+from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
 from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
@@ -19,10 +19,11 @@ from positions.market.market_regime import MarketState
 from positions.models import Trade
 from positions.rules import ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
 from positions.store import Store
-from positions.strategy import Adviser, Signal, Strategy
+from positions.strategy import Adviser, BadSignal, Signal, Strategy
 from positions.words import Feed, Side, TradeStatus
 
-ENTRY_PATIENCE = timedelta(minutes=2)
+#: Prices beyond it are no prices, and the tables could not hold them.
+HIGHEST_PRICE = 1e7
 
 #: What trades are sized on where portfolio caps are off: every session starts from the same account.
 FIXED_ACCOUNT = Account(equity=Decimal(100_000), buying_power=Decimal("Infinity"))
@@ -58,7 +59,7 @@ class TradingLoop:
     def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
         self._desk.bank.open_session(session, length, history)
         self._desk.market.open_session()
-        self._session_pnl = Decimal(0)
+        self._session_pnl = self._desk.store.session_pnl(session.day)
 
     def _count_result(self, trade: Trade) -> None:
         self._session_pnl += trade.pnl or 0
@@ -71,7 +72,7 @@ class TradingLoop:
         self.tick(desk.bank.now)
         self.tick_breakeven()
         self._give_up_old_entries(desk.bank.now)
-        for signal in desk.strategy.signals(desk.bank):
+        for signal in self._signals():
             self._consider(signal)
 
     def tick(self, now: datetime) -> None:
@@ -92,6 +93,22 @@ class TradingLoop:
                 self._desk.execution.cancel_entry(mine)
                 self._desk.execution.take_events()
 
+    def _signals(self) -> list[Signal]:
+        """What the strategy says of the bar. Raises BadSignal where it contradicts the market it was shown."""
+        bank, name = self._desk.bank, self._strategy_name
+        given: dict[str, Signal] = {}
+        for signal in self._desk.strategy.signals(bank):
+            if not isinstance(signal, Signal):
+                raise BadSignal(f"strategy {name} gave {signal!r}, which is no Signal")
+            if bank.row_of.get(signal.symbol) != signal.row or not bank.tradable[signal.row]:
+                raise BadSignal(f"strategy {name}: {signal.symbol} is not the tradable symbol of row {signal.row}")
+            if signal.at != bank.now or signal.session != bank.session.day:
+                raise BadSignal(f"strategy {name}: the signal {signal.key} is not of the bar that ends at {bank.now}")
+            if signal.key in given:
+                raise BadSignal(f"strategy {name} gave the signal {signal.key} twice")
+            given[signal.key] = signal
+        return list(given.values())
+
     def _consider(self, signal: Signal) -> None:
         desk = self._desk
         opinion = desk.adviser.on_signal(signal, desk.bank)
@@ -104,7 +121,7 @@ class TradingLoop:
         if signal.symbol in desk.store.live:
             return "position_open"
         exits, risk = desk.exit_settings(), desk.risk_settings()
-        if not isfinite(signal.entry + signal.stop + signal.target):
+        if not all(0 < price < HIGHEST_PRICE for price in (signal.entry, signal.stop, signal.target)):
             return "invalid_plan"
         entry = round_to_tick(signal.entry, up=signal.side is Side.LONG)
         stop = initial_stop(signal.stop, signal.side)
@@ -149,9 +166,12 @@ def replay_bar(loop: TradingLoop, exchange: SimulatedExchange, clock: ReplayCloc
     clock.sleep_until(batch.start)
     exchange.open_bar(batch)
     loop.tick(batch.start)
-    for seconds in range(10, int(batch.length.total_seconds()), 10):
-        loop.tick(batch.start + timedelta(seconds=seconds))
-        if seconds % 30 == 0:
+    for seconds in range(
+        exit_monitor.INTERVAL_SECONDS, int(batch.length.total_seconds()), exit_monitor.INTERVAL_SECONDS
+    ):
+        clock.sleep_until(batch.start + timedelta(seconds=seconds))
+        loop.tick(clock.now())
+        if seconds % breakeven_manager.INTERVAL_SECONDS == 0:
             loop.tick_breakeven()
     exchange.trade_bar(batch)
     clock.sleep_until(batch.end)

@@ -4,12 +4,14 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from operator import attrgetter
 from typing import Protocol
 
 from django.db import IntegrityError, models, transaction
 
+from positions import bulk
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.words import ExitStatus, StopMoveStatus, TradeStatus
 
@@ -45,6 +47,16 @@ class Store(Protocol):
     def insert(self, row: Row) -> None: ...
 
     def update(self, row: Row, *fields: str) -> None: ...
+
+    def session_pnl(self, day: date) -> Decimal:
+        """Dollars after fees of the trades of a session that have closed."""
+        ...
+
+
+def _is_unique_violation(error: IntegrityError) -> bool:
+    """Unlike a value that cannot be, which is a mistake and no race."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", "") == "23505" or getattr(cause, "sqlite_errorname", "").endswith("_UNIQUE")
 
 
 def _attach(live: dict[str, LiveTrade], row: Row) -> None:
@@ -92,8 +104,15 @@ class OrmStore:
             with transaction.atomic():
                 row.save(force_insert=True)
         except IntegrityError as error:
-            raise Duplicate(str(error)) from error
+            if _is_unique_violation(error):
+                raise Duplicate(str(error)) from error
+            raise
         _attach(self.live, row)
+
+    def session_pnl(self, day: date) -> Decimal:
+        closed = Trade.objects.filter(book=self.book, session=day, status=TradeStatus.CLOSED)
+        total: Decimal | None = closed.aggregate(total=models.Sum("pnl"))["total"]
+        return total or Decimal(0)
 
     def update(self, row: Row, *fields: str) -> None:
         row.save(update_fields=fields)
@@ -137,15 +156,25 @@ class MemoryStore:
         if ended is not None:
             self._ended.append(ended)
 
+    def session_pnl(self, day: date) -> Decimal:
+        results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)
+        return sum(results, start=Decimal(0))
+
     def flush(self) -> None:
         ended, self._ended = self._ended, []
+        trades = [mine.trade for mine in ended]
         with transaction.atomic():
-            Trade.objects.bulk_create([mine.trade for mine in ended], batch_size=500)
+            bulk.insert(Trade, map(vars, trades))
+            keys = [trade.signal_key for trade in trades]
+            stored = Trade.objects.filter(book=self.book, signal_key__in=keys).order_by()
+            ids = dict(stored.values_list("signal_key", "pk"))
+            for trade in trades:
+                trade.pk = ids[trade.signal_key]
             _write(OrderIntent, (intent for mine in ended for intent in mine.intents))
             _write(StopMove, (move for mine in ended for move in mine.moves))
-            _write(PositionExit, (past for mine in ended for past in mine.past_exits))
-            _write(PositionExit, (mine.exit for mine in ended if mine.exit is not None))
+            exits = [(*mine.past_exits, mine.exit) for mine in ended]
+            _write(PositionExit, (row for rows in exits for row in rows if row is not None))
 
 
-def _write(model: type[models.Model], rows: Iterable[models.Model]) -> None:
-    model._default_manager.bulk_create(list(rows), batch_size=500)
+def _write(model: type[models.Model], rows: Iterable[OrderIntent | StopMove | PositionExit]) -> None:
+    bulk.insert(model, ({**vars(row), "trade_id": row.trade.pk} for row in rows))

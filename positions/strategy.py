@@ -29,8 +29,9 @@ class Signal:
     target: float
 
     def __post_init__(self) -> None:
-        """Take what numpy hands out (a strategy reads arrays) and hold plain numbers."""
+        """Take what numpy hands out (a strategy reads arrays) and hold plain values. Raises ValueError for a side."""
         object.__setattr__(self, "row", int(self.row))
+        object.__setattr__(self, "side", Side(self.side))
         for name in ("entry", "stop", "target"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -49,8 +50,14 @@ class Signal:
 
     @property
     def p_geometry(self) -> float:
-        """Probability that a driftless random walk reaches the target before the stop (gambler's ruin)."""
-        return self.risk / (self.risk + self.reward)
+        """Probability that a driftless random walk reaches the target before the stop (gambler's ruin); NaN for a plan
+        without a distance."""
+        whole = self.risk + self.reward
+        return self.risk / whole if whole else float("nan")
+
+
+class BadSignal(Exception):
+    """A strategy gave something that is no signal of the market it was shown; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,13 @@ class SimulatedExchange:
                 self._fill(order, opened if beyond else stop, batch.start if beyond else batch.end)
         self._mark(batch.close)
 
-    def settle(self, now: datetime) -> None:
-        """The data has ended: fill what still waits at the last known prices."""
+    def close_session(self, now: datetime) -> None:
+        """The bell: entries that wait expire, exits that wait (no bar came any more) fill at the last known price."""
         for order in [order for order in self._working.values() if order.kind is OrderKind.MARKET]:
-            self._fill(order, self._price_of(order.symbol), now)
+            if self._intent[order.id] in _OPENING:
+                self._change(replace(order, status=OrderStatus.EXPIRED))
+            else:
+                self._fill(order, self._price_of(order.symbol), now)
 
     def _stops(self) -> Iterator[tuple[Order, float]]:
         for order in list(self._working.values()):
@@ -112,8 +115,14 @@ class SimulatedExchange:
     def account(self) -> Account:
         worth = {symbol: Decimal(f"{self._price_of(symbol):.4f}") * held for symbol, held in self._held.items()}
         equity = self._cash + sum(worth.values(), start=Decimal(0))
-        exposure = sum(map(abs, worth.values()), start=Decimal(0))
+        exposure = sum(map(abs, worth.values()), start=Decimal(0)) + self._worth_of_entries()
         return Account(equity=equity, buying_power=max(Decimal(0), equity - exposure))
+
+    def _worth_of_entries(self) -> Decimal:
+        entries = [order for order in self._working.values() if self._intent[order.id] in _OPENING]
+        return sum(
+            (Decimal(f"{self._price_of(order.symbol):.4f}") * order.quantity for order in entries), start=Decimal(0)
+        )
 
     def positions(self) -> dict[str, Position]:
         return {

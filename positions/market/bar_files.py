@@ -133,12 +133,20 @@ def tidy(rows: BarRows) -> BarRows:
 
     Making tidy rows tidy again, alone or joined with rows that they came from, changes nothing.
     """
-    order = np.lexsort((*rows.values[::-1], rows.seen_at, rows.starts, rows.codes))
-    rows = rows.take(order)
-    before, after = rows.values[:, :-1], rows.values[:, 1:]
+    rows = rows.take(np.lexsort((rows.seen_at, rows.starts, rows.codes)))
+    begins = rows.begins()
+    again = np.flatnonzero(~begins)  # few, so that the rest need not be compared
+    tied = again[rows.seen_at[again] == rows.seen_at[again - 1]]
+    if len(tied):  # seen at once: the order of their values makes it one order for all
+        tied = np.union1d(tied, tied - 1)
+        some = rows.take(tied)
+        order = np.arange(len(rows))
+        order[tied] = tied[np.lexsort((*some.values, some.seen_at, some.starts, some.codes))]
+        rows = rows.take(order)
+    before, after = rows.values[:, again - 1], rows.values[:, again]
     same = ((before == after) | (np.isnan(before) & np.isnan(after))).all(axis=0)
-    news = rows.begins()
-    news[1:] |= ~same
+    news = np.ones(len(rows), dtype=bool)
+    news[again[same]] = False
     return rows.take(news)
 
 
@@ -173,10 +181,9 @@ class StoredBars:
         The same bar twice is one bar; other values for it, seen later, are its next revision. Raises ValueError for
         bars that are not on the session's grid.
         """
-        offset = rows.starts - microseconds(session.open)
-        if ((offset < 0) | (offset % (self.length // _MICROSECOND) != 0)).any() or (
-            rows.starts >= microseconds(session.close)
-        ).any():
+        opened, closed = microseconds(session.open), microseconds(session.close)
+        outside = (rows.starts < opened) | (rows.starts >= closed)
+        if (outside | ((rows.starts - opened) % (self.length // _MICROSECOND) != 0)).any():
             raise ValueError(f"bars outside the session of {session.day} or off its grid of {self.length}")
         with self._locked():
             path = self.path(session.day)
@@ -226,7 +233,9 @@ class StoredBars:
 
         moment = pa.timestamp("us", tz="UTC")
         columns = {
-            "symbol": pa.DictionaryArray.from_arrays(pa.array(rows.codes, pa.int32()), pa.array(rows.symbols, pa.string())),
+            "symbol": pa.DictionaryArray.from_arrays(
+                pa.array(rows.codes, pa.int32()), pa.array(rows.symbols, pa.string())
+            ),
             "start": pa.array(rows.starts).cast(moment),
             **{field: pa.array(values) for field, values in zip(FIELDS, rows.values, strict=True)},
             "trade_count": pa.array(rows.trade_count, from_pandas=True).cast(pa.int64()),
@@ -249,7 +258,7 @@ def session_files(folder: Path) -> list[Path]:
 
 
 class StoredFile:
-    """One session file: what it says of itself, and its rows. Raises BadBars if it cannot be read or is something else."""
+    """One session file: what it says of itself, and its rows. Raises BadBars if it is no such file."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -257,6 +266,7 @@ class StoredFile:
 
         self.path = path
         try:
+            self.day = date.fromisoformat(path.stem)
             about = json.loads((pq.read_schema(path).metadata or {})[b"bars"])
             self.feed = Feed(about["feed"])
             self.length = about["minutes"] * MINUTE

@@ -327,7 +327,8 @@ class IndicatorBank:
         return float(self._last(_HIGH, row, self._in_session(row, count)).max())
 
     def mean_volume(self, row: int, count: int) -> float:
-        """Mean volume of the session's last `count` bars that exist; NaN where there are fewer."""
+        """Mean volume of the session's last `count` (1 to 64) bars that exist; NaN where there are fewer."""
+        assert 1 <= count <= WINDOW
         if self._in_session(row, count) < count:
             return float("nan")
         volumes: list[float] = self._last(_VOLUME, row, count).tolist()

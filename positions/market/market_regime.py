@@ -85,7 +85,8 @@ class MarketState:
         closes = bank.closes(index, 31)
         moves = float(np.abs(np.diff(closes) / closes[:-1]).mean())
         trend = (bank.ema20[index] - bank.ema50[index]) / bank.atr14[index] if bank.atr14[index] > 0 else np.nan
-        self.regime = next_regime(self._before, float(trend), moves / bank.usual_index_move)
+        usual = bank.usual_index_move
+        self.regime = next_regime(self._before, float(trend), moves / usual if usual > 0 else float("nan"))
 
     def breadth_ema20(self) -> float:
         """Share of the stocks with a known EMA20 that trade above it; NaN where none is known."""

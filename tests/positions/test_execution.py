@@ -94,7 +94,7 @@ def test_an_entry_filled_beyond_its_stop_leaves_at_the_market(world):
 def test_a_stop_that_moves_is_replaced_and_then_confirmed(in_trade):
     mine = in_trade.store.live["KO"]
     in_trade.bar((101.5, 101.6, 101.4, 101.5))
-    assert in_trade.execution.move_stop(mine, Decimal("100.02"), {"profit_r": 1.5})
+    assert in_trade.execution.move_to_breakeven(mine, Decimal("100.02"), {"profit_r": 1.5})
     in_trade.settle()
     assert mine.trade.stop_price == Decimal("100.02")
     assert mine.trade.breakeven_set
@@ -107,7 +107,7 @@ def test_a_stop_that_moves_is_replaced_and_then_confirmed(in_trade):
 
 def test_a_stop_move_that_is_refused_leaves_the_old_stop_standing(in_trade):
     mine = in_trade.store.live["KO"]
-    assert not in_trade.execution.move_stop(mine, Decimal("100.02"), {})
+    assert not in_trade.execution.move_to_breakeven(mine, Decimal("100.02"), {})
     assert StopMove.objects.get().status == StopMoveStatus.REFUSED
     assert mine.trade.stop_price == 99
     assert not mine.trade.breakeven_set

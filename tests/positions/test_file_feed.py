@@ -356,7 +356,7 @@ def every_way_to_spoil_a_file(folder: Path) -> dict[str, tuple[Path, str]]:
     text.write_text("symbol")
     return {
         "no such file": (folder / "absent.csv", "no such file"),
-        "a folder": (folder, "unknown extension"),
+        "a folder": (folder, "no stored session"),
         "an unknown extension": (text, "unknown extension"),
         "an empty file": (empty, "is empty"),
         "a header alone": (write_csv(folder / "header.csv", []), "no rows"),

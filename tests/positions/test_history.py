@@ -37,6 +37,7 @@ def test_the_win_rate_is_that_of_the_last_ten_closed_trades():
     history = TradeHistory()
     for number, won in enumerate([True] * 5 + [False] * 8):
         history.add(Closed("KO", won, exited_at=later(number)))
+    history.as_of(later(59))
     assert history.win_rate_10() == 0.2
     assert history.streak == -8
 
@@ -46,6 +47,7 @@ def test_a_streak_turns_with_the_first_trade_against_it():
     streaks = []
     for number, won in enumerate((True, True, False, False, True)):
         history.add(Closed("KO", won, exited_at=later(number)))
+        history.as_of(later(number + 1))
         streaks.append(history.streak)
     assert streaks == [1, 2, -1, -2, 1]
 
@@ -54,6 +56,7 @@ def test_a_symbols_record_is_drawn_towards_the_books_by_ten_trades():
     history = TradeHistory()
     for symbol, won, r in [("KO", True, 2.0), ("F", False, -1.0), ("F", False, -1.0), ("F", False, -1.0)]:
         history.add(Closed(symbol, won, r))
+    history.as_of(later(1))
     assert history.symbol_win_rate("KO") == pytest.approx((1 + PRIOR_TRADES * 0.25) / (1 + PRIOR_TRADES))
     assert history.symbol_mean_r("KO") == pytest.approx((2.0 + PRIOR_TRADES * -0.25) / (1 + PRIOR_TRADES))
     assert history.symbol_win_rate("NEVER") == 0.25
@@ -66,6 +69,7 @@ def test_trades_that_closed_at_one_moment_count_the_same_in_whatever_order_they_
         history = TradeHistory()
         for trade in order:
             history.add(trade)
+        history.as_of(later(1))
         seen.add((history.streak, history.win_rate_10()))
     assert seen == {(1, 2 / 3)}
 
@@ -73,3 +77,12 @@ def test_trades_that_closed_at_one_moment_count_the_same_in_whatever_order_they_
 def test_a_trade_that_is_still_open_is_refused():
     with pytest.raises(ValueError, match="has not closed"):
         TradeHistory().add(Closed("KO", True, exited_at=None))
+
+
+def test_a_trade_that_closed_at_the_very_moment_did_not_close_before_it():
+    history = TradeHistory()
+    history.add(Closed("KO", True, exited_at=later(5)))
+    history.as_of(later(5))
+    assert history.trades == 0
+    history.as_of(later(6))
+    assert history.trades == 1

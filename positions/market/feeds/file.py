@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from positions.market.bar_files import StoredFile, joined, session_files
 from positions.market.bars import FIELDS, Floats, SessionBars, Universe
 from positions.market.calendar import Session, session_of
 from positions.market.feeds import VixHistory
@@ -39,9 +40,10 @@ _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
 class FileFeed:
-    """Replays 1- or 5-minute bars of regular New York sessions from a CSV or Parquet file (a `ReplayFeed`).
+    """Replays 1- or 5-minute bars of regular New York sessions (a `ReplayFeed`).
 
-    `bars` has the columns symbol, timestamp (the bar's start, with a time zone), open, high, low, close, volume and
+    They come from a CSV or Parquet file, or from a folder of stored sessions (see StoredBars) as they were first seen.
+    A file has the columns symbol, timestamp (the bar's start, with a time zone), open, high, low, close, volume and
     perhaps vwap; each symbol's bars are in order of time. `market` has timestamp, ew_index and pct_above_vwap, and adds
     the pseudo-symbol ^INDEX; without it the index is SPY, else QQQ, else ^INDEX made from the mean return of the
     tradable symbols. `vix` has date and close, one row a day. `symbols` has symbol, kind, gics_sector and sector_etf;
@@ -60,10 +62,15 @@ class FileFeed:
         first: date | None = None,
         last: date | None = None,
         skip_bad_rows: bool = False,
+        revised: bool = False,
     ) -> None:
         self.name = Feed.FILE
         self._first = first
-        self._bars, skipped = _read_bars(bars, first, last, skip_bad_rows)
+        skipped = 0
+        if bars.is_dir():
+            self._bars, self.name = _read_stored(bars, first, last, revised)
+        else:
+            self._bars, skipped = _read_bars(bars, first, last, skip_bad_rows)
         self.length = self._bars.length
         self.outside_session = self._bars.outside_session
         self._listing: dict[str, _Listing] | None = None
@@ -80,7 +87,8 @@ class FileFeed:
             skipped += bad
         self.skipped_rows = skipped
         self.universe = _universe(self._bars.symbols, self._listing, has_market=market is not None)
-        self.inputs_sha256 = _sha256({"bars": bars, "market": market, "vix": vix, "symbols": symbols})
+        inputs = {"bars": self._bars if bars.is_dir() else bars, "market": market, "vix": vix, "symbols": symbols}
+        self.inputs_sha256 = _sha256(inputs)
 
     @property
     def session_count(self) -> int:
@@ -129,6 +137,12 @@ class _Bars:
         bar = (self.times[rows] - _microseconds(session.open)) // _span(self.length)
         matrix[: len(self.values), bar, self.codes[rows]] = self.values[:, rows]
         return matrix
+
+    def sha256(self) -> str:
+        total = hashlib.sha256("\n".join(self.symbols).encode())
+        for array in (self.times, self.codes, self.values):
+            total.update(array.tobytes())
+        return total.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +227,25 @@ def _read_bars(path: Path, first: date | None, last: date | None, skip: bool) ->
         outside_session=outside,
     )
     return bars, table.skipped
+
+
+def _read_stored(folder: Path, first: date | None, last: date | None, revised: bool) -> tuple[_Bars, Feed]:
+    """Bars that were checked when they were stored, with the feed that they came from."""
+    files = [StoredFile(path) for path in session_files(folder)]
+    files = [file for file in files if last is None or file.day <= last]
+    if not any(len(file.rows) and (first is None or file.day >= first) for file in files):
+        wanted = f"from {first or 'the start'} to {last or 'the end'}"
+        raise BadBars(f"{folder}: no stored session (YYYY-MM-DD.parquet) with bars {wanted}; see fetch_bars")
+    kinds = {(file.feed, file.length) for file in files}
+    if len(kinds) > 1:
+        raise BadBars(f"{folder}: sessions of several feeds or bar lengths; keep each in a folder of its own")
+    [(feed, length)] = kinds
+    sessions = [session for file in files if (session := session_of(file.day)) is not None]
+    rows = joined(file.rows.revised() if revised else file.rows.first_seen() for file in files)
+    rows = rows.take(np.argsort(rows.starts, kind="stable"))
+    opened = [_microseconds(session.open) for session in sessions]
+    bounds = np.append(np.searchsorted(rows.starts, opened), len(rows))
+    return _Bars(rows.symbols, sessions, bounds, length, rows.starts, rows.codes, rows.values, 0), feed
 
 
 def _read_values(table: Table) -> Floats:
@@ -351,12 +384,14 @@ def _named(symbols: list[str]) -> Mask:
     return np.array([0 < len(symbol) <= LONGEST_SYMBOL and symbol != INDEX for symbol in symbols], dtype=bool)
 
 
-def _sha256(files: dict[str, Path | None]) -> str:
-    """A hash of the contents of the given files and of what each was given as."""
+def _sha256(inputs: dict[str, Path | _Bars | None]) -> str:
+    """A hash of the contents of the given files, or bars, and of what each was given as."""
     total = hashlib.sha256()
-    for role, path in files.items():
-        if path is not None:
-            with path.open("rb") as file:
+    for role, given in inputs.items():
+        if isinstance(given, _Bars):
+            total.update(f"{role} {given.sha256()}\n".encode())
+        elif given is not None:
+            with given.open("rb") as file:
                 total.update(f"{role} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 

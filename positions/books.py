@@ -1,0 +1,10 @@
+"""The names of books: whose trades a row belongs to."""
+
+import re
+
+NAME = re.compile(r"simulated|replay:[0-9a-f]{12}|(?:paper|live):[A-Za-z0-9_-]{1,32}")
+
+
+def is_book(name: str) -> bool:
+    """Whether this names a book; the draft of a run that is going on does not."""
+    return NAME.fullmatch(name) is not None
