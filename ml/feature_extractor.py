@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml.encoder import Encoder
 from ml.features import BY_NAME, FEATURES, OPTIONAL_NEEDS, Needs
+from ml.statistics import SESSIONS_A_YEAR
 from positions.history import TradeHistory
 from positions.market.calendar import NEW_YORK, market_session
 from positions.market.feeds import VixReading
@@ -18,7 +19,6 @@ from positions.market.market_regime import MarketState
 from positions.strategy import Signal
 
 Value = float | str | None
-SESSIONS_A_YEAR = 252
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class FeatureExtractor:
 
     def extract_historical_features(self, signal: Signal) -> dict[str, Value]:
         history = self.history
+        history.as_of(signal.at)
         return {
             "win_rate_10": history.win_rate_10(),
             "streak": float(history.streak) if history.trades else None,
@@ -154,7 +155,7 @@ class FeatureExtractor:
         return {
             "side": str(signal.side),
             "risk_atr": signal.risk / atr if atr > 0 else None,
-            "reward_to_risk": signal.reward / signal.risk,
+            "reward_to_risk": signal.reward / signal.risk if signal.risk else None,
             "p_geometry": signal.p_geometry,
             "spread": None,
         }

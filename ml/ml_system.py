@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import structlog
 
 from ml.feature_extractor import FeatureExtractor, SignalFeatures
+from ml.feature_writer import MemoryWriter, Row, Writer
 from ml.features import FEATURE_SET
-from ml.models import Prediction, TradeFeatures
+from ml.models import Prediction
 from ml.predictor import ModelUnusable, Predictor, Score
 from ml.words import Decision, PredictionMode
 from positions.history import TradeHistory
@@ -41,7 +42,7 @@ def prediction_of(
 class MLSystem:
     """Implements positions.strategy.Adviser for one book.
 
-    Nothing is written while a signal is being decided: rows wait in memory until `flush`. Without a usable model
+    Nothing is written to the database while a signal is being decided: its rows go to `writer`. Without a usable model
     signals go on as if the mode were `off`; a model that has not earned `may_filter` never blocks one.
     """
 
@@ -53,6 +54,7 @@ class MLSystem:
         history: TradeHistory,
         predictor: Predictor | None = None,
         mode: PredictionMode = PredictionMode.OFF,
+        writer: Writer | None = None,
     ) -> None:
         self.extractor = extractor
         self.signals = 0
@@ -61,14 +63,14 @@ class MLSystem:
         self._history = history
         self._predictor = predictor
         self._mode = mode
+        self._writer = writer or MemoryWriter()
         self._features: SignalFeatures
-        self._closed: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
-        self._rows: list[TradeFeatures] = []
-        self._predictions: list[Prediction] = []
+        self._prediction: Prediction | None = None
 
     def on_signal(self, signal: Signal, bank: IndicatorBank) -> Opinion:
         self.signals += 1
         self._features = self.extractor.extract(signal)
+        self._prediction = None
         if self._predictor is None or self._mode is PredictionMode.OFF:
             return Opinion(take=True)
         try:
@@ -77,43 +79,40 @@ class MLSystem:
             log.error("model_unusable", signal=signal.key, reason=str(error))
             return Opinion(take=True)
         now = datetime.now(UTC)
-        self._predictions.append(prediction_of(self._book, signal.key, self._predictor, score, self._mode, now))
+        self._prediction = prediction_of(self._book, signal.key, self._predictor, score, self._mode, now)
         filters = self._mode is PredictionMode.FILTER and self._predictor.model.may_filter
         blocks = filters and score.decision == Decision.SKIP
         return Opinion(take=not blocks, reason="model_skips" if blocks else "")
 
     def on_decision(self, signal: Signal, not_taken_reason: str) -> None:
-        """Hand the signal's features over to be stored, with what became of the signal."""
+        """Hand the signal's features over to be stored, with what became of the signal and what was predicted."""
         found = self._features
-        self._rows.append(
-            TradeFeatures(
-                book=self._book,
-                signal_key=signal.key,
-                symbol=signal.symbol,
-                session=signal.session,
-                signal_at=signal.at,
-                feed=self._feed,
-                feature_set=FEATURE_SET,
-                bars_used=found.bars_used,
-                complete=found.complete,
-                missing=found.missing,
-                taken=not not_taken_reason,
-                not_taken_reason=not_taken_reason,
-                **found.values,
-            )
-        )
+        features = {
+            "book": self._book,
+            "signal_key": signal.key,
+            "symbol": signal.symbol,
+            "session": signal.session,
+            "signal_at": signal.at,
+            "feed": self._feed,
+            "feature_set": FEATURE_SET,
+            "bars_used": found.bars_used,
+            "complete": found.complete,
+            "missing": found.missing,
+            "taken": not not_taken_reason,
+            "not_taken_reason": not_taken_reason,
+            **found.values,
+        }
+        self._writer.hand_over(features, _row(self._prediction) if self._prediction else None)
 
     def on_closed(self, trade: Trade) -> None:
         """A trade has ended: from now on it is history."""
-        self._history.add(trade.symbol, trade.outcome == Outcome.WIN, trade.r_multiple or 0.0)
-        self._closed[Outcome(trade.outcome)].append(trade.signal_key)
+        self._history.add(trade)
+        self._writer.join_outcome(self._book, trade.signal_key, Outcome(trade.outcome))
 
     def flush(self) -> None:
-        """Write what waits, in batches, and join outcomes to the predictions made of their signals."""
-        rows, self._rows = self._rows, []
-        predictions, self._predictions = self._predictions, []
-        TradeFeatures.objects.bulk_create(rows, batch_size=500)
-        Prediction.objects.bulk_create(predictions, batch_size=500)
-        for outcome, keys in self._closed.items():
-            Prediction.objects.filter(book=self._book, signal_key__in=keys).update(outcome=outcome)
-            keys.clear()
+        """Write what waits: the rows of signals, and outcomes on the predictions made of them."""
+        self._writer.flush()
+
+
+def _row(prediction: Prediction) -> Row:
+    return {field.attname: getattr(prediction, field.attname) for field in Prediction._meta.concrete_fields}

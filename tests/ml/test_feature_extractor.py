@@ -72,7 +72,7 @@ NORMAL_DAY, HALF_DAY, AFTER_DST = date(2025, 5, 13), date(2025, 11, 28), date(20
 def test_every_feature_of_the_registry_is_there_and_within_its_range():
     desk = Desk(NORMAL_DAY, 120)
     desk.extractor.vix = VixReading(18.5, "cboe")
-    desk.history.add(Trade(symbol="KO", outcome="WIN", r_multiple=1.0, exited_at=desk.bank.now))
+    desk.history.add(Trade(symbol="KO", outcome="WIN", r_multiple=1.0, exited_at=desk.bank.session.open))
     found = desk.extract()
     assert list(found.values) == [feature.name for feature in FEATURES]
     assert set(found.missing) == {"spread"}

@@ -118,7 +118,7 @@ def test_a_closed_trade_becomes_history_and_the_outcome_of_its_prediction(market
     ml.on_decision(signal, "")
     ml.flush()
     ended = Trade(symbol=signal.symbol, signal_key=signal.key, outcome=Outcome.WIN, r_multiple=1.5)
-    ended.exited_at = datetime(2025, 1, 2, tzinfo=UTC)
+    ended.exited_at = datetime(2024, 1, 2, tzinfo=UTC)
     ml.on_closed(ended)
     ml.flush()
     assert Prediction.objects.get(signal_key=signal.key).outcome == Outcome.WIN
