@@ -1,29 +1,40 @@
 """Books as a whole: replacing one at once, so that nobody ever sees half of it."""
 
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 
 from django.apps import apps
 from django.db import models, transaction
 
 from ml.models import MLModel
+from positions import leases
 from positions.models import WorkerLease
 
-NAME = re.compile(r"simulated|replay:[0-9a-f]{12}|(?:paper|live):[A-Za-z0-9_-]{1,32}")
+#: How long a run may go without a sign of life before another may take its book over.
+LEASE = timedelta(minutes=2)
 
 
-def is_book(name: str) -> bool:
-    return NAME.fullmatch(name) is not None
+def held(book: str) -> AbstractContextManager[WorkerLease]:
+    """The right to replace a book, for a block. Raises LeaseTaken."""
+    return leases.held(book, "replay", LEASE)
+
+
+def keep(lease: WorkerLease) -> None:
+    """A sign of life. Raises LeaseTaken if another process has taken over."""
+    leases.renew(lease, datetime.now(UTC), LEASE)
+
+
+def _all_rows() -> Iterator["models.QuerySet[models.Model]"]:
+    """Every table that has a book, children before parents; without models that have served, which nothing erases."""
+    for model in reversed(list(apps.get_models())):
+        if model is not WorkerLease and any(field.name == "book" for field in model._meta.fields):
+            rows = model._default_manager.order_by()
+            yield rows.filter(promoted_at__isnull=True) if model is MLModel else rows
 
 
 def _rows(book: str) -> Iterator["models.QuerySet[models.Model]"]:
-    """Everything of a book, children before parents; without models that have served (their predictions stay true)."""
-    for model in reversed(list(apps.get_models())):
-        if model is WorkerLease or not any(field.name == "book" for field in model._meta.fields):
-            continue
-        rows = model._default_manager.filter(book=book)
-        yield rows.filter(promoted_at__isnull=True) if model is MLModel else rows
+    return (rows.filter(book=book) for rows in _all_rows())
 
 
 def clear(book: str) -> None:
@@ -33,19 +44,26 @@ def clear(book: str) -> None:
 
 
 @contextmanager
-def rewritten(book: str) -> Iterator[str]:
+def rewritten(book: str, lease: WorkerLease) -> Iterator[str]:
     """Yield the name of a draft to write into; on success it takes the book's place in one transaction.
 
     If the block fails the draft is removed and the book stays as it was; what a killed run left is removed by the next.
+    The draft is named by the lease's epoch, and only who still holds the lease may put it in place: of two runs, one
+    of which slept while the other took over, the sleeper's is thrown away. Raises LeaseTaken.
     """
-    draft = f"{book}~draft"
-    clear(draft)
+    clear(_draft(book, lease.epoch - 1))
+    draft = _draft(book, lease.epoch)
     try:
         yield draft
+        with transaction.atomic():
+            keep(lease)
+            clear(book)
+            for rows in _rows(draft):
+                rows.update(book=book)
     except BaseException:
         clear(draft)
         raise
-    with transaction.atomic():
-        clear(book)
-        for rows in _rows(draft):
-            rows.update(book=book)
+
+
+def _draft(book: str, epoch: int) -> str:
+    return f"{book}~{epoch}"

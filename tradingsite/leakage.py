@@ -29,6 +29,10 @@ from tradingsite.replaying import ReplayOptions, replay_session, wire
 OPEN, HIGH, LOW, CLOSE, VOLUME, VWAP = range(len(FIELDS))
 
 
+#: Nothing is stored, so there is no book; no stored one has this name.
+NO_BOOK = "replay:"
+
+
 @dataclass(frozen=True)
 class Run:
     """What one session came to: its signals in order with their features, and the trades that closed in it."""
@@ -99,7 +103,7 @@ def run_session(
     """One session from its start, in memory; also returns the history as it stands at its end."""
     exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
     clock = ReplayClock(datetime.min.replace(tzinfo=UTC))
-    wired = wire("simulated", feed.name, feed.universe, options, exchange, MemoryStore("simulated"), clock)
+    wired = wire(NO_BOOK, feed.name, feed.universe, options, exchange, MemoryStore(NO_BOOK), clock)
     extractor = FeatureExtractor(wired.desk.bank, wired.desk.market, copy.deepcopy(start.history))
     extractor.vix = vix.before(bars.session.day) if vix else None
     recorder, closed = _Recorder(extractor), list[Trade]()

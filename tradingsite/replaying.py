@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from ml.feature_extractor import FeatureExtractor
 from ml.ml_system import MLSystem
-from positions import leases, live_settings
+from ml.predictor import Predictor
+from ml.words import PredictionMode
+from positions import live_settings
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Broker
@@ -25,13 +26,10 @@ from positions.market.bars import BarHistory, SessionBars, Universe
 from positions.market.feeds import ReplayFeed
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
-from positions.models import Instrument
+from positions.models import Instrument, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import MemoryStore, Store
-from positions.words import Feed
-from tradingsite.books import rewritten
-
-LEASE = timedelta(minutes=10)
+from positions.words import Feed, TradeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +53,13 @@ class ReplayOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayResult:
+class Replayed:
+    """What a replay took in: `symbols` that could be traded, `bars` of the sessions that were."""
+
     sessions: int
     symbols: int
     bars: int
     signals: int
-    seconds: float
-
-
-def replay(
-    feed: ReplayFeed,
-    book: str,
-    options: ReplayOptions,
-    started: float,
-    progress: Callable[[int], None] = lambda sessions: None,
-) -> ReplayResult:
-    """Run a whole feed and put the result in the book's place.
-
-    `started` is the reading of time.perf_counter() when the first bar was read; `progress` hears of each session done.
-    Raises LeaseTaken if another process replays into the same book.
-    """
-    lease = leases.acquire(book, "replay", datetime.now(UTC), LEASE)
-    try:
-        with rewritten(book) as draft:
-
-            def session_done() -> None:
-                leases.renew(lease, datetime.now(UTC), LEASE)
-                progress(1)
-
-            sessions, bars, signals = _run(feed, draft, options, session_done)
-        seconds = time.perf_counter() - started
-    finally:
-        leases.release(lease)
-    return ReplayResult(sessions, sum(feed.universe.tradable), bars, signals, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +76,11 @@ def wire(
 ) -> Wired:
     bank = IndicatorBank(universe)
     market, history = MarketState(bank), TradeHistory()
-    system = MLSystem(book, feed, FeatureExtractor(bank, market, history), history)
+    for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
+        history.add(trade)
+    extractor = FeatureExtractor(bank, market, history)
+    predictor = Predictor.champion_of(book)
+    system = MLSystem(book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()))
     execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(
@@ -126,7 +102,10 @@ def wire(
     return Wired(desk, system, history)
 
 
-def _run(feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Callable[[], None]) -> tuple[int, int, int]:
+def replay(
+    feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Callable[[], None] = lambda: None
+) -> Replayed:
+    """Run a whole feed into an empty book; `session_done` is called after each session, once it is written."""
     universe = feed.universe
     Instrument.objects.bulk_create(
         Instrument(book=book, symbol=symbol, sector=sector, sector_etf=etf, tradable=tradable)
@@ -148,10 +127,7 @@ def _run(feed: ReplayFeed, book: str, options: ReplayOptions, session_done: Call
             wired.system.flush()
             session_done()
         past.append(session_bars)
-    exchange.settle(clock.now())
-    loop.tick(clock.now())
-    store.flush()
-    return sessions, bars, wired.system.signals
+    return Replayed(sessions, sum(universe.tradable), bars, wired.system.signals)
 
 
 def replay_session(
@@ -161,3 +137,5 @@ def replay_session(
     loop.open_session(bars.session, bars.length, past)
     for batch in bars.batches():
         replay_bar(loop, exchange, clock, batch)
+    exchange.close_session(clock.now())
+    loop.tick(clock.now())

@@ -1,0 +1,124 @@
+"""Were a session's stored features what the stored bars say? Computed again by the same code, compared one by one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from django.utils.module_loading import import_string
+
+from ml.feature_extractor import FeatureExtractor, Value
+from ml.features import FEATURES
+from ml.models import TradeFeatures
+from positions.history import TradeHistory
+from positions.market.bars import BarHistory, SessionBars
+from positions.market.feeds import ReplayFeed
+from positions.market.indicators import IndicatorBank
+from positions.market.market_regime import MarketState
+from positions.models import Trade
+from positions.strategy import Signal, Strategy
+from positions.words import TradeStatus
+
+#: Relative to the value where that is above one.
+TOLERANCE = 1e-9
+
+
+class NothingToAudit(Exception):
+    """There are no stored features of the session, or no bars of it."""
+
+
+@dataclass(frozen=True)
+class FeatureAudit:
+    """One feature over the session's signals. `late` counts values that were right by the bars as first seen and would
+    be others by the bars as corrected since; `example` names a signal that differs, with both values."""
+
+    feature: str
+    equal: int
+    differs: int
+    late: int
+    example: tuple[str, Value, Value] | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`unexplained` are stored signals that the bars do not give again."""
+
+    signals: int
+    features: list[FeatureAudit]
+    unexplained: list[str]
+
+    @property
+    def clean(self) -> bool:
+        return not self.unexplained and not any(feature.differs for feature in self.features)
+
+
+def audit(book: str, day: date, strategy: str, first_seen: ReplayFeed, revised: ReplayFeed | None) -> Audit:
+    """Compare a session's stored features with those of its bars; `revised` has the same bars as corrected since.
+
+    Raises NothingToAudit.
+    """
+    names = [feature.name for feature in FEATURES]
+    stored = {
+        key: dict(zip(names, values, strict=True))
+        for key, *values in TradeFeatures.objects.filter(book=book, session=day).values_list("signal_key", *names)
+    }
+    if not stored:
+        raise NothingToAudit(f"book {book} has no features of {day}")
+    known = recomputed(book, day, strategy, first_seen)
+    later = recomputed(book, day, strategy, revised) if revised is not None else known
+    both = sorted(stored.keys() & known.keys())
+    features = []
+    for name in names:
+        differing = [key for key in both if not _same(stored[key][name], known[key][name])]
+        late = [
+            key
+            for key in both
+            if _same(stored[key][name], known[key][name])
+            and key in later
+            and not _same(known[key][name], later[key][name])
+        ]
+        example = (differing[0], stored[differing[0]][name], known[differing[0]][name]) if differing else None
+        equal = len(both) - len(differing) - len(late)
+        features.append(FeatureAudit(name, equal, len(differing), len(late), example))
+    return Audit(len(stored), features, sorted(stored.keys() - known.keys()))
+
+
+def _same(one: Value, other: Value) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= TOLERANCE * max(1.0, abs(one))
+    return one == other
+
+
+def recomputed(book: str, day: date, strategy: str, feed: ReplayFeed) -> dict[str, dict[str, Value]]:
+    """The features of every signal that a session's bars give, by signal key; history from the book's closed trades.
+
+    Raises NothingToAudit where the feed has no bars of the day.
+    """
+    bars, past = _session(feed, day)
+    bank = IndicatorBank(feed.universe)
+    market, history = MarketState(bank), TradeHistory()
+    extractor = FeatureExtractor(bank, market, history)
+    extractor.vix = feed.vix.before(day) if feed.vix else None
+    for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED, session__lte=day):
+        history.add(trade)
+    signals = _signals(import_string(strategy)(), bank, market, bars, past)
+    return {signal.key: extractor.extract(signal).values for signal in signals}
+
+
+def _session(feed: ReplayFeed, day: date) -> tuple[SessionBars, BarHistory]:
+    past = BarHistory()
+    for bars, _ in feed.sessions():
+        if bars.session.day == day:
+            return bars, past
+        past.append(bars)
+    raise NothingToAudit(f"the bars do not have the session of {day}")
+
+
+def _signals(
+    strategy: Strategy, bank: IndicatorBank, market: MarketState, bars: SessionBars, past: BarHistory
+) -> Iterator[Signal]:
+    bank.open_session(bars.session, bars.length, past)
+    market.open_session()
+    for batch in bars.batches():
+        bank.update(batch)
+        market.update()
+        yield from strategy.signals(bank)

@@ -1,0 +1,70 @@
+"""Recompute a session's stored features from the stored bars and say what differs."""
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from tradingsite.bars_options import add_file_options
+from tradingsite.console import console
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import bad_input, new_york_date
+
+
+class Command(BaseCommand):
+    help = (
+        "Compute the features of a session's signals again from the stored bars, by the code that trades, and compare "
+        "them with what was stored when the signals were given: equal, different, or right then and other since the "
+        "bars were corrected. Example: manage.py audit_features --session 2026-11-20 --book paper:MINE. "
+        "Exit status: 0 all equal, 1 a difference above 1e-9 (named with its signal), 2 nothing to compare, bad input."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--session", type=new_york_date, required=True, metavar="D", help="New York date")
+        parser.add_argument("--book", default=settings.BOOK, help=f"default {settings.BOOK}")
+        add_file_options(parser, bars_required=False)
+        add_json_option(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from ml.models import TradeFeatures
+        from positions.market.feeds.file import BadBars, FileFeed
+        from tradingsite.audit import NothingToAudit, audit
+
+        check_json_file(options["json"])
+        book, day = options["book"], options["session"]
+        stored = TradeFeatures.objects.filter(book=book, session=day).first()
+        if stored is None:
+            raise bad_input(f"book {book} has no features of {day}")
+        bars = options["bars"] or settings.VAR_DIR / "bars" / stored.feed
+        files = {name: options[name] for name in ("market", "vix", "symbols", "skip_bad_rows")}
+        try:
+            first_seen = FileFeed(bars, last=day, **files)
+            revised = FileFeed(bars, last=day, revised=True, **files) if bars.is_dir() else None
+            result = audit(book, day, settings.STRATEGY, first_seen, revised)
+        except (BadBars, NothingToAudit) as error:
+            raise bad_input(str(error)) from error
+        screen = console()
+        _show(screen, result, day)
+        if options["json"]:
+            write_json(options["json"], asdict(result))
+        if not result.clean:
+            raise CommandError("Stored features are not what the bars say; see above.")
+
+
+def _show(screen: Any, result: Any, day: Any) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Features of {result.signals} signals on {day}", title_justify="left")
+    for column in ("feature", "equal", "differs", "data arrived late"):
+        table.add_column(column, justify="left" if column == "feature" else "right")
+    for feature in result.features:
+        table.add_row(feature.feature, str(feature.equal), str(feature.differs), str(feature.late))
+    screen.print(table)
+    for feature in result.features:
+        if feature.example:
+            key, stored, known = feature.example
+            screen.print(f"{feature.feature} of {key}: stored {stored}, the bars say {known}", soft_wrap=True)
+    for key in result.unexplained:
+        screen.print(f"{key}: the bars do not give this signal", soft_wrap=True)
