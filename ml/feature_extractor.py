@@ -69,7 +69,7 @@ class FeatureExtractor:
         ema20, ema50 = float(bank.ema20[row]), float(bank.ema50[row])
         macd, histogram = float(bank.macd[row]), float(bank.macd_histogram[row])
         closes = bank.closes(row, 31)
-        moves = np.diff(closes) / closes[:-1]
+        moves = closes[1:] / closes[:-1] - 1.0
         in_atr = 1.0 / atr if atr > 0 else float("nan")
         return {
             "ema20": ema20,

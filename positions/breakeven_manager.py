@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from positions.execution import Execution
-from positions.exit_monitor import market_view, position_view
+from positions.exit_monitor import position_view
 from positions.market.indicators import IndicatorBank
 from positions.rules import ExitSettings, breakeven_stop
 from positions.store import LiveTrade, Store
@@ -42,11 +42,11 @@ class BreakevenStopManager:
             row = self._bank.row_of[mine.trade.symbol]
             if not self._bank.fresh[row] or mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
                 continue
-            position, market = position_view(mine.trade), market_view(self._bank, row, settings.low_volume_bars)
-            stop = breakeven_stop(position, market, settings)
+            position, close = position_view(mine.trade), float(self._bank.close[row])
+            stop = breakeven_stop(position, close, settings)
             if stop is not None:
-                profit_r = position.profit(market.close) / position.risk
-                self.move_stop_to_breakeven(mine, stop, {"close": market.close, "profit_r": profit_r})
+                evidence = {"close": close, "profit_r": position.profit(close) / position.risk}
+                self.move_stop_to_breakeven(mine, stop, evidence)
 
     def move_stop_to_breakeven(self, mine: LiveTrade, stop: Decimal, evidence: dict[str, float]) -> bool:
         """Replace the stop at the broker; False if it refused, the old stop then stands."""

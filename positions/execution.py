@@ -493,7 +493,9 @@ class Execution:
         if 0 < mine.trade.quantity <= _filled(mine, _CLOSING):
             yield from self._flat(mine)
         elif intent.step != IntentStep.ENTRY and order.status.is_final and order.status is not OrderStatus.REPLACED:
-            self.owed.add(mine.trade.symbol)
+            leaving = any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents)
+            if not leaving:
+                self.owed.add(mine.trade.symbol)
 
     def _flat(self, mine: LiveTrade) -> Steps:
         """All that was bought is sold: the trade is over, unless its entry still works; that is cancelled first."""

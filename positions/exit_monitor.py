@@ -40,7 +40,6 @@ def market_view(bank: IndicatorBank, row: int, volume_bars: int) -> MarketView:
         mean_volume=bank.mean_volume(row, volume_bars),
         macd_histogram=float(bank.macd_histogram[row]),
         previous_macd_histogram=float(bank.previous_macd_histogram[row]),
-        minutes_to_close=bank.minutes_to_close,
     )
 
 

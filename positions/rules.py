@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cache
 from math import floor, isfinite
 from typing import Any
 
@@ -29,7 +30,12 @@ class ExitSettings:
     @property
     def hash(self) -> str:
         """Twelve hex digits that name these settings on a trade."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return _hash(self)
+
+
+@cache
+def _hash(settings: ExitSettings) -> str:
+    return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,6 @@ class MarketView:
     mean_volume: float
     macd_histogram: float
     previous_macd_histogram: float
-    minutes_to_close: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ def check_session_close(minutes_to_close: float, settings: ExitSettings) -> Exit
     )
 
 
-def breakeven_stop(position: PositionView, market: MarketView, settings: ExitSettings) -> Decimal | None:
+def breakeven_stop(position: PositionView, close: float, settings: ExitSettings) -> Decimal | None:
     """Where the stop belongs once the trade has earned its risk: entry plus round-trip costs, None while it has not.
 
     On the tick, rounded so that the stop still pays the costs; never looser than the stop there is and never at or
@@ -159,12 +164,12 @@ def breakeven_stop(position: PositionView, market: MarketView, settings: ExitSet
     """
     if not settings.breakeven or position.breakeven_set:
         return None
-    if position.profit(market.close) < settings.breakeven_at_r * position.risk:
+    if position.profit(close) < settings.breakeven_at_r * position.risk:
         return None
     level = position.entry + position.sign * 2 * settings.cost_per_share
     stop = round_to_tick(level, up=position.side is Side.LONG)
     tightens = position.sign * (float(stop) - position.stop) > 0
-    inside = position.sign * (market.close - float(stop)) > 0
+    inside = position.sign * (close - float(stop)) > 0
     return stop if tightens and inside else None
 
 

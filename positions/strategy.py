@@ -1,6 +1,6 @@
 """Signals, the protocol a strategy fulfils, the default strategy, and the word it wants from above."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,6 +27,8 @@ class Signal:
     entry: float
     stop: float
     target: float
+    #: Names the signal within its book, the same in every run.
+    key: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Take what numpy hands out (a strategy reads arrays) and hold plain values. Raises ValueError for a side."""
@@ -34,11 +36,7 @@ class Signal:
         object.__setattr__(self, "side", Side(self.side))
         for name in ("entry", "stop", "target"):
             object.__setattr__(self, name, float(getattr(self, name)))
-
-    @property
-    def key(self) -> str:
-        """Names the signal within its book, the same in every run."""
-        return f"{self.symbol}-{self.at:%Y%m%dT%H%M%SZ}-{self.side}"
+        object.__setattr__(self, "key", f"{self.symbol}-{self.at:%Y%m%dT%H%M%SZ}-{self.side}")
 
     @property
     def risk(self) -> float:

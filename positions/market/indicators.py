@@ -149,12 +149,15 @@ class IndicatorBank:
         self.session: Session
         self.length: timedelta
         self.now: datetime
+        self.minute_of_session: float
+        self.minutes_to_close: float
         #: Grows with every bar taken in, so that a tick can tell whether there is anything new.
         self.version = 0
 
     def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
         """Build the state that every run has at this session's start, from stored bars alone."""
-        self.session, self.length, self.now = session, length, session.open
+        self.session, self.length = session, length
+        self._set_time(session.open)
         bars = int((session.close - session.open) / length)
         self._profile = history.volume_profile(bars, len(self.universe))
         self._traded_value[:] = 0.0
@@ -199,11 +202,16 @@ class IndicatorBank:
     def update(self, batch: BarBatch) -> None:
         """Take in one completed bar of every symbol."""
         rows = np.flatnonzero(np.isfinite(batch.close))
-        self.now = batch.end
+        self._set_time(batch.end)
         self.version += 1
         self.share_above_vwap = batch.share_above_vwap
         self.fresh[:] = False
         self._take_in(rows, batch)
+
+    def _set_time(self, now: datetime) -> None:
+        self.now = now
+        self.minute_of_session = (now - self.session.open) / timedelta(minutes=1)
+        self.minutes_to_close = (self.session.close - now) / timedelta(minutes=1)
 
     def remember(self) -> None:
         """Keep the state as it is, so that the next bar can be revised. For live trading, when nothing is urgent."""
@@ -299,14 +307,6 @@ class IndicatorBank:
     @property
     def ready(self) -> NDArray[np.bool_]:
         return self.bars_used >= MINIMUM_BARS
-
-    @property
-    def minute_of_session(self) -> float:
-        return (self.now - self.session.open) / timedelta(minutes=1)
-
-    @property
-    def minutes_to_close(self) -> float:
-        return (self.session.close - self.now) / timedelta(minutes=1)
 
     def _last(self, quantity: int, row: int, count: int) -> Floats:
         end = int(self._cursor[row])

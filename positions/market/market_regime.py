@@ -83,7 +83,7 @@ class MarketState:
         if index is None or not bank.fresh[index]:
             return
         closes = bank.closes(index, 31)
-        moves = float(np.abs(np.diff(closes) / closes[:-1]).mean())
+        moves = float(np.abs(closes[1:] / closes[:-1] - 1.0).mean())
         trend = (bank.ema20[index] - bank.ema50[index]) / bank.atr14[index] if bank.atr14[index] > 0 else np.nan
         usual = bank.usual_index_move
         self.regime = next_regime(self._before, float(trend), moves / usual if usual > 0 else float("nan"))

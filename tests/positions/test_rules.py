@@ -14,7 +14,7 @@ ENTERED = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
 SETTINGS = ExitSettings()
 LONG = PositionView(Side.LONG, 100.0, 99.0, 102.0, 1.0, ENTERED, 1000.0, False)
 SHORT = PositionView(Side.SHORT, 100.0, 101.0, 98.0, 1.0, ENTERED, 1000.0, False)
-QUIET = MarketView(100.1, 99.9, 100.0, 1000.0, 0.1, 0.1, 120.0)
+QUIET = MarketView(100.1, 99.9, 100.0, 1000.0, 0.1, 0.1)
 
 prices = st.floats(2.0, 900.0)
 
@@ -67,13 +67,13 @@ def test_the_target_is_reached_when_the_bar_touches_it(position, high, low, reac
 @pytest.mark.parametrize("switch", ["low_volume", "time_limit", "momentum_reversal", "breakeven"])
 def test_a_rule_that_is_switched_off_never_acts(switch):
     off = replace(SETTINGS, **{switch: False})
-    storm = MarketView(150.0, 50.0, 102.0, 1.0, -1.0, 1.0, 60.0)
+    storm = MarketView(150.0, 50.0, 102.0, 1.0, -1.0, 1.0)
     late = ENTERED + timedelta(hours=1)
     acts = {
         "low_volume": rules.check_volume(LONG, storm, off),
         "time_limit": rules.check_time(LONG, replace(storm, close=90.0), off, late),
         "momentum_reversal": rules.check_momentum(LONG, storm, off),
-        "breakeven": rules.breakeven_stop(LONG, storm, off),
+        "breakeven": rules.breakeven_stop(LONG, storm.close, off),
     }
     assert acts[switch] is None
 
@@ -84,13 +84,13 @@ def test_positions_are_flattened_five_minutes_before_the_close():
 
 
 def test_breakeven_goes_to_entry_plus_round_trip_costs_at_one_r():
-    assert rules.breakeven_stop(LONG, replace(QUIET, close=100.99), SETTINGS) is None
-    assert rules.breakeven_stop(LONG, replace(QUIET, close=101.0), SETTINGS) == Decimal("100.02")
-    assert rules.breakeven_stop(SHORT, replace(QUIET, close=99.0), SETTINGS) == Decimal("99.98")
+    assert rules.breakeven_stop(LONG, 100.99, SETTINGS) is None
+    assert rules.breakeven_stop(LONG, 101.0, SETTINGS) == Decimal("100.02")
+    assert rules.breakeven_stop(SHORT, 99.0, SETTINGS) == Decimal("99.98")
 
 
 def test_breakeven_is_set_once():
-    assert rules.breakeven_stop(replace(LONG, breakeven_set=True), replace(QUIET, close=105.0), SETTINGS) is None
+    assert rules.breakeven_stop(replace(LONG, breakeven_set=True), 105.0, SETTINGS) is None
 
 
 @given(
@@ -106,7 +106,7 @@ def test_a_breakeven_stop_never_loosens_and_never_passes_the_market(side, entry,
     sign = 1 if side is Side.LONG else -1
     position = PositionView(side, entry, entry - sign * stop_in_r * risk, entry, risk, ENTERED, None, False)
     settings = replace(SETTINGS, cost_per_share=cost, breakeven_at_r=at_r)
-    stop = rules.breakeven_stop(position, replace(QUIET, close=close), settings)
+    stop = rules.breakeven_stop(position, close, settings)
     if stop is not None:
         assert sign * (float(stop) - position.stop) > 0
         assert sign * (close - float(stop)) > 0
