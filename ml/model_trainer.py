@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from ml.evaluation import Evaluation, Rows, evaluate, scores
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
 from ml.gate import gate, may_filter
 from ml.models import MLModel, TradeFeatures
+from ml.registry import disposable
 from ml.splits import WINDOWS, NotEnoughData, Part, Window, rolling_windows
 from ml.words import Gate
 from positions.models import Trade
@@ -344,11 +346,10 @@ class ModelTrainer:
         )
 
     def _free_version(self, last_session: date) -> str:
-        taken = set(
-            MLModel.objects.filter(book=self.book, version__startswith=f"{last_session:%Y%m%d}-").values_list(
-                "version", flat=True
-            )
-        )
+        that_day = MLModel.objects.filter(version__startswith=f"{last_session:%Y%m%d}-")
+        # A version that something rests on is never given again: it may outlive its book.
+        kept = Q(book=self.book) | ~Q(pk__in=disposable().values("pk"))
+        taken = set(that_day.filter(kept).values_list("version", flat=True))
         number = 1
         while (version := f"{last_session:%Y%m%d}-{number}") in taken:
             number += 1

@@ -1,15 +1,22 @@
 """Which model serves which book: one champion a book, put there by somebody for a reason."""
 
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from ml.features import FEATURE_SET
-from ml.models import MLModel
+from ml.models import MLModel, Prediction
 from ml.words import Gate, ModelStatus
 
 
 class PromotionRefused(Exception):
     """The model must not serve the book; the message says why and what to do."""
+
+
+def disposable() -> QuerySet[MLModel]:
+    """Models that nothing rests on: never promoted, and without predictions in books other than their own."""
+    elsewhere = Prediction.objects.filter(model=OuterRef("pk")).exclude(book=OuterRef("book"))
+    return MLModel.objects.filter(promoted_at__isnull=True).exclude(Exists(elsewhere)).order_by()
 
 
 def champion(book: str) -> MLModel | None:

@@ -8,6 +8,7 @@ from django.apps import apps
 from django.db import models, transaction
 
 from ml.models import MLModel
+from ml.registry import disposable
 from positions import leases
 from positions.models import WorkerLease
 
@@ -25,22 +26,21 @@ def keep(lease: WorkerLease) -> None:
     leases.renew(lease, datetime.now(UTC), LEASE)
 
 
-def _all_rows() -> Iterator["models.QuerySet[models.Model]"]:
-    """Every table that has a book, children before parents; without models that have served, which nothing erases."""
-    for model in reversed(list(apps.get_models())):
-        if model is not WorkerLease and any(field.name == "book" for field in model._meta.fields):
-            rows = model._default_manager.order_by()
-            yield rows.filter(promoted_at__isnull=True) if model is MLModel else rows
-
-
 def _rows(book: str) -> Iterator["models.QuerySet[models.Model]"]:
-    return (rows.filter(book=book) for rows in _all_rows())
+    """Everything of a book, children before parents; without the models that have served, or spoke of other books."""
+    for model in reversed(list(apps.get_models())):
+        if model is MLModel:
+            yield disposable().filter(book=book)
+        elif model is not WorkerLease and any(field.name == "book" for field in model._meta.fields):
+            yield model._default_manager.filter(book=book).order_by()
 
 
 def clear(book: str) -> None:
+    """Delete a book, with the predictions that kept models made of its signals: those signals are gone."""
     with transaction.atomic():
         for rows in _rows(book):
-            rows.delete()
+            # Children come first and every child is of its parent's book, so nothing need be collected row by row.
+            rows._raw_delete(rows.db)
 
 
 @contextmanager
