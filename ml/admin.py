@@ -11,9 +11,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 from ml.features import FEATURES, Group
 from ml.models import MLModel, Performance, Prediction, TradeFeatures
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
-from tradingsite.kit.words import readable, rows_table
-
-FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
+from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 
 
 def _value(row: TradeFeatures, name: str) -> str:
@@ -80,7 +78,17 @@ class TradeFeaturesAdmin(ReadOnlyAdmin):
 @admin.register(MLModel)
 class MLModelAdmin(ReadOnlyAdmin):
     when_empty = "No model yet. Run python manage.py train_model; setup_schedules does it every night."
-    list_display = ("created_at", "version", "algorithm", "status", "gate", "n_train", "n_test", "serving_book", "book")
+    list_display = (
+        "created_at",
+        "version",
+        "algorithm",
+        "status",
+        "gate",
+        "trained_on",
+        "tested_on",
+        "serving_book",
+        "book",
+    )
     list_filter = (BookFilter, ("status", ChoicesDropdownFilter), ("gate", ChoicesDropdownFilter))
     search_fields = ("version__exact",)
     search_help_text = "A version"
@@ -88,7 +96,7 @@ class MLModelAdmin(ReadOnlyAdmin):
         ("Verdict of the gate", {"fields": ("gate", "gate_reasons", "may_filter")}),
         (
             "Out of sample",
-            {"fields": ("metrics", "n_train", "n_validation", "n_test", "test_from", "test_to", "threshold")},
+            {"fields": ("metrics", "trained_on", "tested_on", "last_tested_on", "threshold")},
         ),
         ("Service", {"fields": ("status", "serving_book", "promoted_at", "promoted_by", "promotion_reason")}),
         ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
@@ -111,6 +119,18 @@ class MLModelAdmin(ReadOnlyAdmin):
             },
         ),
     )
+
+    @admin.display(description="trained on")
+    def trained_on(self, model: MLModel) -> str:
+        return model.trained_on
+
+    @admin.display(description="tested on")
+    def tested_on(self, model: MLModel) -> str:
+        return model.tested_on
+
+    @admin.display(description="last test window")
+    def last_tested_on(self, model: MLModel) -> str:
+        return f"{model.last_tested_on}, {model.n_validation:,} trades validated on before them"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[MLModel]:
         rows: QuerySet[MLModel] = super().get_queryset(request)

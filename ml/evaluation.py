@@ -6,16 +6,16 @@ the base rate *of these rows* (harder to beat than those of the training rows), 
 """
 
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.statistics import Interval
+from ml.statistics import CONFIDENCE, Interval
 
 RESAMPLES = 1000
-LEVEL = 0.95
-Z = 1.959963984540054
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 CALIBRATION_BINS = 10
 NEAREST_CERTAIN = 1e-6  # log-loss of a certainty that was wrong is finite
 
@@ -180,7 +180,7 @@ class SessionBootstrap:
         known = resampled[np.isfinite(resampled)]
         if self.sessions < 2 or not known.size:
             return None
-        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return Interval(float(low), float(high))
 
 

@@ -403,7 +403,7 @@ class ModelTrainer:
         """Load, walk forward, evaluate, save. Too little data is an answer, INSUFFICIENT_DATA, not an error."""
         data = self.load_training_data()
         left_out = [
-            f"{n} closed trades of book {self.book} were left out: {why}."
+            f"{n} closed trades were left out: {why}."
             for n, why in (
                 (data.n_incomplete, "they have no complete feature row"),
                 (data.n_other_feature_set, "their features were computed by other definitions"),

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from ml.features import FEATURES, Feature, Kind
-from ml.words import Decision, Gate, ModelStatus, PredictionMode
+from ml.words import Decision, Gate, ModelStatus, PredictionMode, tested_on, trained_on
 from positions.models import allowed, book_field, money_field, word_field
 from positions.words import Feed, Outcome, Side
 
@@ -112,6 +112,19 @@ class MLModel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.book} {self.version}"
+
+    @property
+    def trained_on(self) -> str:
+        return trained_on(self.n_train, len(self.folds))
+
+    @property
+    def tested_on(self) -> str:
+        return tested_on(self.n_test, self.metrics["sessions"], len(self.folds))
+
+    @property
+    def last_tested_on(self) -> str:
+        """The sessions that this very model never saw, and whose signals it scores one by one."""
+        return f"{self.test_from} to {self.test_to}"
 
 
 class Prediction(models.Model):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -48,17 +49,17 @@ class Sample:
         self.measured = [trade for trade in self.closed if trade.r_multiple is not None]
         self.scores = [score for record in self.records for score in record.scores]
 
-    @property
+    @cached_property
     def pnl(self) -> Floats:
         """Dollars after fees of each closed trade."""
         return np.array([float(trade.pnl or 0) for trade in self.closed])
 
-    @property
+    @cached_property
     def r(self) -> Floats:
         """R of each measured trade."""
         return np.array([trade.r_multiple for trade in self.measured], dtype=np.float64)
 
-    @property
+    @cached_property
     def wins(self) -> int:
         return sum(trade.outcome == Outcome.WIN for trade in self.closed)
 
@@ -76,7 +77,7 @@ class Sample:
         lost = sum(trade.signal_key not in record.complete for record in self.records for trade in record.trades)
         return self.feature_rows + lost
 
-    @property
+    @cached_property
     def predicted(self) -> int:
         """Signals that some model scored."""
         return len({score.signal_key for score in self.scores})
@@ -87,7 +88,7 @@ class Sample:
             return None
         return float(np.percentile([score.latency_us for score in self.scores], 99)) / 1000
 
-    @property
+    @cached_property
     def exits(self) -> dict[str, int]:
         return dict(sorted(Counter(str(trade.exit_reason) for trade in self.closed).items()))
 

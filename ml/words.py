@@ -25,3 +25,20 @@ class Decision(StrEnum):
     TAKE = "take"
     SKIP = "skip"
     ABSTAIN = "abstain"
+
+
+VERDICTS = {
+    Gate.PASS: "It may be promoted with promote_model; until then it serves nothing.",
+    Gate.FAIL: "It stays a candidate and decides nothing.",
+    Gate.INSUFFICIENT_DATA: "Too little data to judge: nothing is decided by it. Train again with more closed trades.",
+}
+
+
+def trained_on(trades: int, windows: int) -> str:
+    """What the stored model learned from, in words: the training part of the newest window."""
+    return f"{trades:,} trades (the last of {windows} windows)"
+
+
+def tested_on(trades: int, sessions: int, windows: int) -> str:
+    """What its figures rest on, in words: the test parts of all windows, each scored by its own window's model."""
+    return f"{trades:,} trades of {sessions:,} sessions ({windows} windows, none seen in training)"

@@ -30,6 +30,8 @@ MARKETS = {
     "live": "Live account: real money.",
 }
 
+_PAGES = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].html"
+
 
 @dataclass(frozen=True, slots=True)
 class TradeLine:
@@ -91,10 +93,10 @@ class Report:
 
 
 def build_report(book: str, day: date) -> Report:
-    """Everything about one session, also about one without a signal; refreshes `ml_performance` up to it."""
+    """Everything about one session, also about one without a signal; refreshes its row of `ml_performance`."""
     tracker = PerformanceTracker(book)
     history = tracker.read(last=day)
-    tracker.store(history.values())
+    tracker.store([history[day]] if day in history else [])
     return _report(book, day, history, _latest_model(book))
 
 
@@ -107,14 +109,34 @@ def write_missing(book: str) -> list[Path]:
     """Write the page of every session of the book that has none, oldest first."""
     tracker = PerformanceTracker(book)
     history = tracker.read()
-    tracker.store(history.values())
-    model = _latest_model(book)
     missing = [day for day in history if not report_path(book, day).exists()]
+    tracker.store(history[day] for day in missing)
+    model = _latest_model(book)
     return [_write(_report(book, day, _until(history, day), model)) for day in missing]
 
 
+def remove_reports(book: str) -> None:
+    """Remove every page of a book, as when its trades are replaced; a book without pages is no error."""
+    for page in folder_of(book).glob(_PAGES):
+        page.unlink(missing_ok=True)
+
+
+def written_reports() -> list[tuple[str, list[date]]]:
+    """The sessions that have a page, newest first, by the name of their book's folder."""
+    return [
+        (folder.name, sorted((date.fromisoformat(page.stem) for page in pages), reverse=True))
+        for folder in sorted(_folder().glob("*/"))
+        if (pages := list(folder.glob(_PAGES)))
+    ]
+
+
 def report_path(book: str, day: date) -> Path:
-    return _folder() / re.sub(r"[^A-Za-z0-9_-]", "-", book) / f"{day.isoformat()}.html"
+    return folder_of(book) / f"{day.isoformat()}.html"
+
+
+def folder_of(book: str) -> Path:
+    """Where a book's pages lie; never outside the reports' folder. The folder's name leads to the same folder."""
+    return _folder() / (re.sub(r"[^A-Za-z0-9_-]", "-", book) or "-")
 
 
 def render_html(report: Report) -> str:
@@ -205,7 +227,7 @@ def _caution(average: Figure, sessions: int) -> str:
 
 def _latest_model(book: str) -> MLModel | None:
     newest = MLModel.objects.filter(book=book).order_by("-created_at", "-id")
-    return newest.only("version", "status", "gate", "gate_reasons", "metrics", "n_test").first()
+    return newest.only("version", "status", "gate", "gate_reasons", "metrics", "folds", "n_train", "n_test").first()
 
 
 def _model_sentence(model: MLModel | None) -> str:
@@ -213,7 +235,9 @@ def _model_sentence(model: MLModel | None) -> str:
         return "No model: none was trained on this book, or there were too few trades to train one."
     auc, interval = model.metrics.get("auc"), model.metrics.get("auc_interval")
     geometry = model.metrics.get("geometry", {}).get("auc")
-    parts = [f"Latest model {model.version} ({model.status}), {plural(model.n_test, 'test trade')}"]
+    parts = [
+        f"Latest model {model.version} ({model.status}): trained on {model.trained_on}, tested on {model.tested_on}"
+    ]
     if auc is not None:
         between = f"95% {interval['low']:.2f} to {interval['high']:.2f}" if interval else "no interval"
         parts.append(f", AUC {auc:.2f} ({between})")

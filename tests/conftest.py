@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from django.conf import settings
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real bars, kept beside the project and never copied into it."""
-    folder = settings.BASE_DIR.parent / "shared" / "data"
+    folder = Path(os.environ.get("BARS_DIR") or settings.BASE_DIR.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"needs the real bars in {folder}, which are not part of the project")
+        pytest.skip(f"needs the real bars, which are not part of the project: not in {folder}; BARS_DIR says where")
     return folder

@@ -135,8 +135,8 @@ class MLModelFactory(DjangoModelFactory[MLModel]):
     test_from = factory.LazyAttribute(lambda row: row.created_at.date() - timedelta(days=30))
     test_to = factory.LazyAttribute(lambda row: row.created_at.date())
     threshold = 0.36
-    metrics = factory.LazyFunction(lambda: {"n": 750, "auc": 0.64, "accuracy": 0.61})
-    folds = factory.LazyFunction(list)
+    metrics = factory.LazyFunction(lambda: {"n": 750, "sessions": 45, "auc": 0.64, "accuracy": 0.61})
+    folds = factory.LazyFunction(lambda: [{"best_iteration": number} for number in range(5)])
     importance = factory.LazyFunction(lambda: {"rsi14": 12.5})
     manifest = factory.LazyFunction(dict)
     created_at = factory.Sequence(lambda n: FIRST_SIGNAL + timedelta(minutes=n))

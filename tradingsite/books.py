@@ -26,19 +26,18 @@ def keep(lease: WorkerLease) -> None:
     leases.renew(lease, datetime.now(UTC), LEASE)
 
 
-def _rows(book: str) -> Iterator["models.QuerySet[models.Model]"]:
-    """Everything of a book, children before parents; without the models that have served, or spoke of other books."""
+def _tables() -> Iterator[type[models.Model]]:
+    """The tables that have a book, children before parents."""
     for model in reversed(list(apps.get_models())):
-        if model is MLModel:
-            yield disposable().filter(book=book)
-        elif model is not WorkerLease and any(field.name == "book" for field in model._meta.fields):
-            yield model._default_manager.filter(book=book).order_by()
+        if model is not WorkerLease and any(field.name == "book" for field in model._meta.fields):
+            yield model
 
 
 def clear(book: str) -> None:
-    """Delete a book, with the predictions that kept models made of its signals: those signals are gone."""
+    """Delete a book, but for models that something rests on; their predictions of its signals go with the signals."""
     with transaction.atomic():
-        for rows in _rows(book):
+        for table in _tables():
+            rows = (disposable() if table is MLModel else table._default_manager.order_by()).filter(book=book)
             # Children come first and every child is of its parent's book, so nothing need be collected row by row.
             rows._raw_delete(rows.db)
 
@@ -58,8 +57,8 @@ def rewritten(book: str, lease: WorkerLease) -> Iterator[str]:
         with transaction.atomic():
             keep(lease)
             clear(book)
-            for rows in _rows(draft):
-                rows.update(book=book)
+            for table in _tables():
+                table._default_manager.filter(book=draft).update(book=book)
     except BaseException:
         clear(draft)
         raise

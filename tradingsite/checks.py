@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.utils.module_loading import import_string
 
-from tradingsite.books import is_book
+from positions.books import is_book
 from tradingsite.environment import env_str
 
 

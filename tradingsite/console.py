@@ -13,11 +13,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import DatabaseError
 
 from tradingsite.environment import BadEnvironment
+from tradingsite.kit.options import BAD_CONFIGURATION
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-BAD_CONFIGURATION = 2
 NO_DATABASE = 3
 INTERRUPTED = 130
 

@@ -14,11 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ml.models import MLModel, Performance, TradeFeatures
-from ml.words import Gate, ModelStatus
+from ml.words import VERDICTS, Gate, ModelStatus
+from positions.books import is_book
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
-from tradingsite.books import is_book
 from tradingsite.kit.admin import distinct
 from tradingsite.kit.words import readable, rows_table
 
@@ -26,12 +26,6 @@ NEEDED = ("positions.view_trade", "positions.view_workerlease", "ml.view_perform
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
 INVENTED = ("simulated", "replay")
-
-VERDICTS = {
-    Gate.PASS: "It passed the gate: it may be promoted with promote_model.",
-    Gate.FAIL: "It missed the gate: it stays a candidate and decides nothing.",
-    Gate.INSUFFICIENT_DATA: "There is too little data to judge it: it stays a candidate and decides nothing.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +182,7 @@ def _leases(book: str) -> SafeString:
 
 
 def _model(book: str) -> dict[str, Any]:
-    light = MLModel.objects.defer("artifact", "folds", "importance", "manifest")
+    light = MLModel.objects.defer("artifact", "importance", "manifest")
     latest = light.filter(book=book).first()
     return {
         "model": latest,

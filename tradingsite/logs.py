@@ -1,22 +1,60 @@
-"""Structured logs: one JSON object a line on stderr."""
+"""Structured logs: every event, from structlog or from logging, is one JSON object a line on stderr, times in UTC."""
 
 import logging
+from typing import Any
 
 import structlog
-import structlog.typing
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
+
+from tradingsite.environment import BadEnvironment
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+_SHARED: list[Processor] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure(level: str) -> dict[str, Any]:
+    """Send structlog's events through logging, and return logging's settings (the LOGGING of Django).
+
+    Raises BadEnvironment for a level that is none.
+    """
+    if level not in LEVELS:
+        raise BadEnvironment(f"LOG_LEVEL={level} is not a level; use {', '.join(LEVELS)}")
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_SHARED, ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    ours_alone: dict[str, Any] = {"level": level, "handlers": [], "propagate": True}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # Both have handlers of Django's own, which write plain text.
+            "django": ours_alone,
+            "django.server": ours_alone,
+            # Every failed attempt would be a line; the one that gives up is raised and told by the console.
+            "psycopg.pool": {"level": "ERROR"},
+        },
+    }
 
 
 def formatter() -> logging.Formatter:
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+    return ProcessorFormatter(
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
         processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            ProcessorFormatter.remove_processors_meta,
+            structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(default=str),
         ],
     )

@@ -9,6 +9,7 @@ import dj_database_url
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
 from positions.words import ExitReason
+from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
     env_bool,
@@ -283,12 +284,4 @@ UNFOLD = {
     "SIDEBAR": {"navigation": "tradingsite.dashboard.navigation"},
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stderr"], "level": env_str("LOG_LEVEL", "WARNING")},
-    # Every failed attempt would be a line; the one that gives up is raised and told by the console.
-    "loggers": {"psycopg.pool": {"level": "ERROR"}},
-}
+LOGGING = logs.configure(env_str("LOG_LEVEL", "WARNING"))

@@ -16,17 +16,18 @@ from rich.table import Table
 
 from ml.model_trainer import TrainingResult
 from ml.models import MLModel, Prediction, TradeFeatures
+from ml.words import tested_on, trained_on
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
-from tradingsite.replaying import ReplayResult
+from tradingsite.replaying import Replayed
 
 _HASHED = (
     "signal_key", "symbol", "side", "session", "signal_at", "planned_entry", "initial_stop", "target", "entered_at",
     "entry_price", "quantity", "stop_price", "exited_at", "exit_price", "exit_reason", "fees", "pnl", "outcome",
 )  # fmt: skip
 MODEL_KEYS = (
-    "version", "status", "n_train", "n_test", "auc", "auc_ci", "auc_geometry", "accuracy", "majority_accuracy",
-    "brier", "gate", "gate_reasons",
+    "version", "status", "n_train", "n_test", "test_sessions", "windows", "auc", "auc_ci", "auc_geometry", "accuracy",
+    "majority_accuracy", "brier", "gate", "gate_reasons",
 )  # fmt: skip
 
 
@@ -44,9 +45,17 @@ def _canonical(value: Any) -> str | int | None:
 
 
 def summarise(
-    book: str, result: ReplayResult, training: TrainingResult | None, report: Path | None, wall_seconds: float
+    book: str,
+    replayed: Replayed,
+    seconds: float,
+    training: TrainingResult | None,
+    report: Path | None,
+    wall_seconds: float,
 ) -> dict[str, Any]:
-    """Every key is always present, null where the figure is undefined."""
+    """Every key is always present, null where the figure is undefined.
+
+    `seconds` from the first bar read to the last row committed, training and report not counted.
+    """
     trades = list(
         Trade.objects.filter(book=book, status=TradeStatus.CLOSED).values_list("outcome", "exit_reason", "r_multiple")
     )
@@ -54,11 +63,11 @@ def summarise(
     latencies = list(Prediction.objects.filter(book=book).values_list("latency_us", flat=True))
     return {
         "book": book,
-        "sessions": result.sessions,
-        "symbols": result.symbols,
-        "bars": result.bars,
-        "bars_per_second": round(result.bars / result.seconds),
-        "signals": result.signals,
+        "sessions": replayed.sessions,
+        "symbols": replayed.symbols,
+        "bars": replayed.bars,
+        "bars_per_second": round(replayed.bars / seconds),
+        "signals": replayed.signals,
         "feature_rows": TradeFeatures.objects.filter(book=book).count(),
         "trades": len(trades),
         "wins": wins,
@@ -91,6 +100,8 @@ def _model(training: TrainingResult | None) -> dict[str, Any]:
         "status": model.status,
         "n_train": model.n_train,
         "n_test": model.n_test,
+        "test_sessions": metrics["sessions"],
+        "windows": len(model.folds),
         "auc": metrics["auc"],
         "auc_ci": [interval["low"], interval["high"]] if interval else None,
         "auc_geometry": metrics["geometry"]["auc"],
@@ -140,7 +151,8 @@ def show(console: Console, summary: dict[str, Any]) -> None:
                 "The model, on sessions it never saw",
                 [
                     ("Version", f"{model['version']}, {model['status']}"),
-                    ("Trained on / tested on", f"{model['n_train']:,} / {model['n_test']:,} trades"),
+                    ("Trained on", trained_on(model["n_train"], model["windows"])),
+                    ("Tested on", tested_on(model["n_test"], model["test_sessions"], model["windows"])),
                     ("AUC", f"{_number(model['auc'], '.3f')}{interval}"),
                     ("AUC of the plan's geometry alone", _number(model["auc_geometry"], ".3f", ", no learning")),
                     (
@@ -148,7 +160,10 @@ def show(console: Console, summary: dict[str, Any]) -> None:
                         f"{_percent(model['accuracy'])}, majority class {_percent(model['majority_accuracy'])}",
                     ),
                     ("Brier score", _number(model["brier"], ".4f")),
-                    ("Predictions logged", f"{summary['predictions']:,} in shadow mode"),
+                    (
+                        "Predictions logged",
+                        f"{summary['predictions']:,} in shadow mode, on the last window's test sessions",
+                    ),
                     ("99 % of predictions within", _number(summary["prediction_p99_ms"], ".2f", " ms")),
                 ],
             )

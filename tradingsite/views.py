@@ -1,14 +1,14 @@
 """Pages beside the admin: the daily reports that were written to disk."""
 
 from datetime import date
-from pathlib import Path
 
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+
+from reports.daily import report_path, written_reports
 
 # A report runs scripts that stand in it, and loads plotly.js from here; it asks nobody else for anything.
 REPORT_POLICY = (
@@ -29,15 +29,11 @@ class SessionConverter:
         return value.isoformat()
 
 
-def _folder() -> Path:
-    return Path(settings.VAR_DIR) / "reports"
-
-
 @staff_member_required
 @permission_required("positions.view_trade", raise_exception=True)
 def report(request: HttpRequest, folder: str, day: date) -> HttpResponse:
     """A session's report. The address can name nothing but a book's folder and a date."""
-    path = _folder() / folder / f"{day.isoformat()}.html"
+    path = report_path(folder, day)
     if not path.is_file():
         raise Http404(f"No report of {day} for {folder}. Write it: python manage.py daily_report --session {day}")
     response = HttpResponse(path.read_bytes())
@@ -49,9 +45,5 @@ def report(request: HttpRequest, folder: str, day: date) -> HttpResponse:
 @permission_required("positions.view_trade", raise_exception=True)
 def reports(request: HttpRequest) -> HttpResponse:
     """Every report there is, newest first, book by book."""
-    books = [
-        (folder.name, sorted((date.fromisoformat(page.stem) for page in folder.glob("????-??-??.html")), reverse=True))
-        for folder in sorted(_folder().glob("*/"))
-    ]
-    context = {**admin.site.each_context(request), "title": "Daily reports", "books": books}
+    context = {**admin.site.each_context(request), "title": "Daily reports", "books": written_reports()}
     return render(request, "tradingsite/reports.html", context)

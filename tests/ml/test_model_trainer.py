@@ -168,7 +168,7 @@ class TestTooLittle:
         for minutes in range(3):
             features_of(TradeFactory(signal_at=FIRST_SIGNAL + timedelta(minutes=minutes)), complete=False)
         assert ModelTrainer("simulated").train().reasons[1] == (
-            "3 closed trades of book simulated were left out: they have no complete feature row."
+            "3 closed trades were left out: they have no complete feature row."
         )
 
     @pytest.mark.parametrize("outcome", list(Outcome))

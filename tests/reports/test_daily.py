@@ -16,12 +16,15 @@ from positions.words import ExitReason, Outcome
 from reports.daily import (
     Report,
     build_report,
+    folder_of,
+    remove_reports,
     render_html,
     render_json,
     render_markdown,
     report_path,
     write_missing,
     write_report,
+    written_reports,
 )
 from reports.figures import Line
 from tests.factories import MLModelFactory, TradeFactory, TradeFeaturesFactory, features_of
@@ -185,10 +188,11 @@ def test_the_latest_model_is_told_with_its_interval_its_baseline_and_its_reasons
         gate=Gate.FAIL,
         gate_reasons=["AUC is 0.51."],
         n_test=150,
-        metrics={"auc": 0.512, "auc_interval": {"low": 0.46, "high": 0.56}, "geometry": {"auc": 0.53}},
+        metrics={"sessions": 12, "auc": 0.512, "auc_interval": {"low": 0.46, "high": 0.56}, "geometry": {"auc": 0.53}},
     )
     assert build_report(BOOK, DAY).model == (
-        "Latest model new (candidate), 150 test trades, AUC 0.51 (95% 0.46 to 0.56), "
+        "Latest model new (candidate): trained on 700 trades (the last of 5 windows), "
+        "tested on 150 trades of 12 sessions (5 windows, none seen in training), AUC 0.51 (95% 0.46 to 0.56), "
         "AUC of the plan's geometry alone 0.53. Gate: FAIL. AUC is 0.51."
     )
 
@@ -220,6 +224,24 @@ def test_building_a_report_refreshes_the_stored_performance() -> None:
     trades(-1.0)
     build_report(BOOK, DAY)
     assert Performance.objects.get(session=DAY).trades == 2
+
+
+def test_a_report_stores_the_figures_of_its_own_session_and_leaves_the_others_alone() -> None:
+    for day in range(3):
+        trades(1.0, day=day)
+    build_report(BOOK, DAY + timedelta(days=1))
+    assert list(Performance.objects.values_list("session", flat=True)) == [DAY + timedelta(days=1)]
+
+
+def test_the_missing_pages_of_many_sessions_take_as_many_queries_as_one_page() -> None:
+    def queries(book: str, days: int) -> int:
+        for day in range(days):
+            trades(1.0, day=day, book=book)
+        with CaptureQueriesContext(connection) as captured:
+            assert len(write_missing(book)) == days
+        return len(captured)
+
+    assert queries("replay:a", days=9) == queries("replay:b", days=1) <= 8
 
 
 def test_queries_of_a_report_grow_neither_with_sessions_nor_with_trades() -> None:
@@ -293,6 +315,30 @@ def test_the_file_lies_in_its_books_folder_and_is_replaced_whole(var_dir: Path) 
     path.write_text("old")
     assert write_report("replay:0f3a", DAY).read_text().startswith("<!doctype html>")
     assert [each.name for each in path.parent.iterdir()] == ["2024-01-03.html"]
+
+
+def test_the_pages_of_one_book_are_removed_and_nothing_else(var_dir: Path) -> None:
+    for book in ("replay:0f3a", "replay:0f3b"):
+        trades(1.0, book=book)
+        trades(1.0, day=1, book=book)
+        write_missing(book)
+    note = report_path("replay:0f3a", DAY).with_name("my-notes.html")
+    note.touch()
+    remove_reports("replay:0f3a")
+    assert list(note.parent.iterdir()) == [note]
+    assert written_reports() == [("replay-0f3b", [DAY + timedelta(days=1), DAY])]
+    remove_reports("never:written")
+
+
+@pytest.mark.parametrize("book", ["", ".", "..", "/", "../..", "paper:../../x", "*", "replay-0f3?"])
+def test_no_books_name_reaches_what_lies_outside_its_folder(var_dir: Path, book: str) -> None:
+    trades(1.0, book="replay:0f3a")
+    kept = [write_report("replay:0f3a", DAY), var_dir / "2024-01-03.html", var_dir / "reports" / "2024-01-03.html"]
+    for path in kept:
+        path.touch()
+    assert folder_of(book).parent == var_dir / "reports"
+    remove_reports(book)
+    assert all(path.exists() for path in kept)
 
 
 def test_a_books_name_cannot_lead_out_of_the_reports_folder(var_dir: Path) -> None:

@@ -73,5 +73,5 @@ def test_flags_for_pages_are_refused_with_printed_formats(flag: str) -> None:
 
 
 def test_a_date_that_is_none_is_refused() -> None:
-    with pytest.raises(CommandError, match="tomorrow is not a date"):
+    with pytest.raises(CommandError, match="'tomorrow' is not a date like 2024-01-31"):
         daily_report("--session", "tomorrow")

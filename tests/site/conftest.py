@@ -45,7 +45,9 @@ def permit(user: User, *names: str) -> None:
 
 @pytest.fixture
 def trained(db: None) -> MLModel:
-    return MLModelFactory(artifact=HUGE_ARTIFACT, metrics={"n": 450, "auc": 0.5234, "geometry": {"auc": 0.5111}})
+    return MLModelFactory(
+        artifact=HUGE_ARTIFACT, metrics={"n": 450, "sessions": 30, "auc": 0.5234, "geometry": {"auc": 0.5111}}
+    )
 
 
 @pytest.fixture

@@ -122,6 +122,13 @@ def test_trades_can_be_narrowed_by_book_session_and_outcome(rows: Trade, owner_c
     assert found(outcome__exact="WIN") == [rows]
 
 
+def test_the_draft_of_a_run_that_goes_on_is_no_book_to_filter_by(rows: Trade, owner_client: Client) -> None:
+    TradeFactory(book="simulated~3")
+    page = owner_client.get(address(Trade)).content.decode()
+    assert 'value="simulated"' in page
+    assert 'value="simulated~3"' not in page
+
+
 def test_the_books_to_choose_from_are_those_with_rows(rows: Trade) -> None:
     for book in ("paper:1", "replay:0123456789ab", "paper:1"):
         TradeFactory(book=book)

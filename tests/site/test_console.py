@@ -71,6 +71,7 @@ def test_a_database_without_tables_is_told_with_the_command_that_makes_them(tmp_
         ("DATABASE_URL", "postgres://u:secret-word@h:port/x"),
         ("DATABASE_URL", "mysql://u:secret-word@h/x"),
         ("DEBUG", "perhaps"),
+        ("LOG_LEVEL", "LOUD"),
         ("VAR_DIR", "/dev/null/here"),
     ],
 )

@@ -75,6 +75,7 @@ def test_a_refused_model_is_shown_with_the_gates_reasons_and_its_baselines(owner
         gate_reasons=["AUC is 0.523 on 450 trades; it must be above 0.60."],
         n_test=450,
         metrics={
+            "sessions": 30,
             "auc": 0.523,
             "auc_interval": {"low": 0.47, "high": 0.576},
             "geometry": {"auc": 0.511},
@@ -83,7 +84,14 @@ def test_a_refused_model_is_shown_with_the_gates_reasons_and_its_baselines(owner
         },
     )
     page = text(owner_client)
-    for words in ("It missed the gate", "it must be above 0.60.", "tested on 450", "0.470 to 0.576", "0.511", "0.578"):
+    for words in (
+        "Gate: FAIL. It stays a candidate and decides nothing.",
+        "it must be above 0.60.",
+        "Tested on 450 trades of 30 sessions (5 windows, none seen in training)",
+        "0.470 to 0.576",
+        "0.511",
+        "0.578",
+    ):
         assert words in page
     assert "No model serves this book." in page
 

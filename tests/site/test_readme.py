@@ -7,10 +7,13 @@ import pytest
 from django.conf import settings
 from django.core.management import get_commands
 from django.utils.module_loading import import_string
+from packaging.requirements import Requirement
 
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
-from tradingsite.replaying import ReplayOptions, replay
+from tests.runs import run
+from tradingsite.management.commands.versions import required
+from tradingsite.replaying import ReplayOptions
 
 README = Path(settings.BASE_DIR, "README.md").read_text()
 
@@ -27,6 +30,17 @@ def test_every_command_of_ours_is_in_the_readme():
     ours = {name for name, app in get_commands().items() if app in {"positions", "ml", "reports", "tradingsite"}}
     assert len(ours) > 5
     assert {name for name in ours if f"| `{name}` |" not in README} == set()
+
+
+def test_the_versions_are_those_of_every_package_that_is_required():
+    table = dict(re.findall(r"^\| ([\w-]+) \| ([\d.]+) \|$", README.split("## Versions")[1], re.MULTILINE))
+    requirements = Path(settings.BASE_DIR, "requirements.txt")
+    assert list(table) == required(requirements)
+    for line in requirements.read_text().splitlines():
+        wanted = line.partition("#")[0].strip()
+        if wanted:
+            requirement = Requirement(wanted)
+            assert requirement.specifier.contains(table[requirement.name]), line
 
 
 def test_every_live_setting_and_its_default_is_in_the_readme():
@@ -51,6 +65,6 @@ def test_the_strategy_in_the_readme_trades(monkeypatch):
     options = ReplayOptions.in_force()
     options = ReplayOptions(options.exits, options.risk, "positions.strategy.NewHighs")
     assert import_string(options.strategy) is namespace["NewHighs"]
-    replay(SimulatedMarket(1, seed=3), "simulated", options, started=0.0)
+    run(SimulatedMarket(1, seed=3), options=options)
     assert Trade.objects.count() > 10
     assert set(Trade.objects.values_list("side", flat=True)) == {"long"}

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import talib
 from django.core.management import call_command
 
 from ml.feature_extractor import FeatureExtractor
@@ -15,17 +16,17 @@ from ml.features import FEATURES
 from ml.model_trainer import ModelTrainer
 from ml.models import Performance, TradeFeatures
 from ml.performance_tracker import PerformanceTracker
-from positions.broker.exchange import SimulatedExchange
-from positions.clock import ReplayClock
-from positions.loop import TradingLoop
 from positions.market.bars import BarHistory, SessionBars
 from positions.market.feeds import ReplayFeed
 from positions.market.feeds.simulated import SimulatedMarket
+from positions.market.indicators import OPENING_BARS
 from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade
 from positions.store import OrmStore
 from positions.words import TradeStatus
+from tests.bars_file import write_csv
+from tests.live import trade_live
+from tests.runs import run
 from tradingsite import replaying
-from tradingsite.replaying import ReplayOptions, replay, replay_session, wire
 from tradingsite.summary import trades_sha256
 
 pytestmark = pytest.mark.django_db
@@ -35,10 +36,6 @@ TRADE_COLUMNS = [
     "signal_key", "side", "planned_entry", "initial_stop", "target", "entry_price", "quantity", "entered_at",
     "stop_price", "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome",
 ]  # fmt: skip
-
-
-def run(feed: ReplayFeed, book: str = "simulated") -> None:
-    replay(feed, book, ReplayOptions.in_force(), started=0.0)
 
 
 def features(book: str, until: datetime | None = None) -> list[tuple]:
@@ -52,31 +49,54 @@ def trades(book: str) -> list[tuple]:
     return list(Trade.objects.filter(book=book).order_by("signal_key").values_list(*TRADE_COLUMNS))
 
 
-def trade_on_paper(feed: ReplayFeed, exchange: SimulatedExchange, clock: ReplayClock, options: ReplayOptions) -> date:
-    """A feed through the database, every row written when it arises; returns the last session's day."""
-    wired = wire("paper:test", feed.name, feed.universe, options, exchange, OrmStore("paper:test"), clock)
-    loop, past = TradingLoop(wired.desk), BarHistory()
-    for bars, trading in feed.sessions():
-        if trading:
-            wired.system.extractor.vix = feed.vix.before(bars.session.day) if feed.vix else None
-            replay_session(loop, past, exchange, clock, bars)
-            wired.system.flush()
-        past.append(bars)
-    return bars.session.day
-
-
 def test_live_minute_by_minute_through_the_database_equals_a_replay_of_everything_at_once():
-    run(SimulatedMarket(1, seed=4))
-    feed, options = SimulatedMarket(1, seed=4), ReplayOptions.in_force()
-    exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
-    clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
-    trade_on_paper(feed, exchange, clock, options)
+    run(SimulatedMarket(2, seed=4))
+    trade_live("paper:test", SimulatedMarket(2, seed=4))
     assert len(features("simulated")) > 50
     assert features("paper:test") == features("simulated")
     assert len(trades("simulated")) > 50
     assert trades("paper:test") == trades("simulated")
     for table in (OrderIntent, PositionExit, StopMove):
         assert table.objects.filter(book="paper:test").count() == table.objects.filter(book="simulated").count() > 0
+
+
+def test_the_indicators_of_a_replay_are_those_of_talibs_batch_functions_over_all_bars_at_once():
+    feed, past = SimulatedMarket(1, seed=4), BarHistory()
+    run(feed)
+    for bars, trading in feed.sessions():
+        if trading:
+            today = bars
+            break
+        past.append(bars)
+    compared = 0
+    for row in TradeFeatures.objects.all():
+        symbol = feed.universe.symbols.index(row.symbol)
+        before, day = past.recent(symbol, OPENING_BARS), today.values[:, :, symbol]
+        traded = np.isfinite(day[3])
+        _, high, low, close, volume, price = np.hstack([before, day[:, traded]])
+        at = before.shape[1] + traded[: int((row.signal_at - today.session.open) / today.length)].sum() - 1
+        macd, signal, histogram = talib.MACD(close, 12, 26, 9)
+        in_session = slice(before.shape[1], at + 1)
+        expected = {
+            "ema20": talib.EMA(close, 20)[at],
+            "ema50": talib.EMA(close, 50)[at],
+            "rsi14": talib.RSI(close, 14)[at],
+            "macd": macd[at],
+            "macd_signal": signal[at],
+            "macd_histogram": histogram[at],
+            "adx14": talib.ADX(high, low, close, 14)[at],
+            "atr14": talib.ATR(high, low, close, 14)[at],
+        }
+        assert {name: getattr(row, name) for name in expected} == expected
+        assert row.vwap == pytest.approx(np.average(price[in_session], weights=volume[in_session]), rel=1e-12)
+        compared += 1
+    assert compared > 50
+
+
+def test_the_regime_of_the_market_changes_in_the_course_of_a_replay():
+    run(SimulatedMarket(2, seed=4))
+    for side in ("long", "short"):
+        assert len(set(TradeFeatures.objects.filter(side=side).values_list("regime", flat=True))) > 1
 
 
 class Altered:
@@ -151,28 +171,32 @@ def test_every_signal_has_a_feature_row_and_every_trade_an_outcome():
     assert not TradeFeatures.objects.filter(taken=False, not_taken_reason="").exists()
 
 
-def write_csv(path: Path, seed: int) -> None:
-    """One simulated session and its warm-up as a bars file."""
-    feed = SimulatedMarket(1, seed)
-    rows = []
-    for bars, _ in feed.sessions():
-        for batch in bars.batches():
-            for row in np.flatnonzero(np.isfinite(batch.close))[:12]:
-                ohlcv = [batch.open[row], batch.high[row], batch.low[row], batch.close[row], int(batch.volume[row])]
-                rows.append((feed.universe.symbols[row], batch.start.isoformat(), *ohlcv))
-    rows.sort()
-    lines = ["symbol,timestamp,open,high,low,close,volume", *(",".join(map(str, row)) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-
-
 def count_rows() -> dict[str, int]:
     tables = (Trade, TradeFeatures, PositionExit, StopMove, OrderIntent, Instrument, Performance)
     return {table.__name__: table.objects.count() for table in tables}
 
 
+def assert_history_is_of(book: str) -> None:
+    """What features say of past trades counts the book's own that had closed, and no other's."""
+    closed = list(Trade.objects.filter(book=book, status="closed").values_list("symbol", "exited_at"))
+    counted = 0
+    for row in TradeFeatures.objects.filter(book=book):
+        until = {symbol_trades(closed, row.symbol, row.signal_at, at_once) for at_once in (False, True)}
+        assert min(until) <= row.symbol_trades <= max(until)
+        if not any(exited_at <= row.signal_at for _, exited_at in closed):
+            assert row.win_rate_10 is None
+        counted += row.symbol_trades
+    assert counted > 0
+
+
+def symbol_trades(closed: list[tuple[str, datetime]], symbol: str, at: datetime, at_once: bool) -> int:
+    """Trades of a symbol closed before a moment; `at_once` counts those of the moment itself too."""
+    return sum(one == symbol and (exited < at or (at_once and exited == at)) for one, exited in closed)
+
+
 def test_quickstart_replay_and_paper_in_one_database_never_see_each_others_trades(tmp_path, settings):
     settings.VAR_DIR = tmp_path
-    write_csv(tmp_path / "bars.csv", seed=5)
+    write_csv(tmp_path / "bars.csv", SimulatedMarket(1, seed=5))
 
     def replay_file() -> str:
         call_command("replay", bars=tmp_path / "bars.csv", json=tmp_path / "replay.json")
@@ -180,11 +204,10 @@ def test_quickstart_replay_and_paper_in_one_database_never_see_each_others_trade
 
     call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "quickstart.json")
     replayed = replay_file()
-    feed, options = SimulatedMarket(1, seed=6), ReplayOptions.in_force()
-    exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
-    clock = ReplayClock(datetime.min.replace(tzinfo=replaying.UTC))
-    last_day = trade_on_paper(feed, exchange, clock, options)
-    PerformanceTracker("paper:test").record_sessions([last_day])
+    trade_live("paper:test", SimulatedMarket(1, seed=6))
+    PerformanceTracker("paper:test").record_sessions(
+        [Trade.objects.filter(book="paper:test").latest("session").session]
+    )
 
     own = {
         book: set(Trade.objects.filter(book=book, status="closed").values_list("signal_key", flat=True))
@@ -192,7 +215,10 @@ def test_quickstart_replay_and_paper_in_one_database_never_see_each_others_trade
     }
     assert all(own.values())
     for book, keys in own.items():
-        assert set(ModelTrainer(book).load_training_data().signal_key) <= keys
+        learned_from = set(ModelTrainer(book).load_training_data().signal_key)
+        assert learned_from
+        assert learned_from <= keys
+        assert_history_is_of(book)
         assert sum(Performance.objects.filter(book=book).values_list("trades", flat=True)) == len(keys)
         assert OrmStore(book).live == {}
     before, hashes = count_rows(), {book: trades_sha256(book) for book in own}
@@ -233,7 +259,7 @@ def test_one_session_is_too_little_for_a_model_and_says_so(tmp_path, settings, c
     call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "summary.json")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert set(summary) >= SUMMARY_KEYS
-    assert set(summary["model"]) == MODEL_KEYS
+    assert set(summary["model"]) >= MODEL_KEYS
     assert summary["model"]["gate"] == "INSUFFICIENT_DATA"
     assert summary["model"]["version"] is None
     assert summary["signals"] == summary["feature_rows"] > 0

@@ -13,6 +13,7 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.views import ChangeList
 
+from positions.books import is_book
 from tradingsite.kit.words import NOT_KNOWN, readable, table
 
 COUNTED_AT_MOST = 10_000
@@ -58,7 +59,7 @@ class BookFilter(DropdownFilter):  # type: ignore[misc]  # unfold has no types
     parameter_name = "book"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(book, book) for book in distinct(model_admin.model, "book")]
+        return [(book, book) for book in filter(is_book, distinct(model_admin.model, "book"))]
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
         return queryset.filter(book=self.value()) if self.value() else queryset

@@ -10,6 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 NOT_KNOWN = "–"
+FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
 CELL = "align-top border-b border-base-200 dark:border-base-800 px-3 py-1.5 text-left"
 
 

@@ -4,10 +4,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from ml.models import MLModel
 from ml.registry import PromotionRefused, promote
+from tradingsite.kit.options import bad_input, book_name
 
 
 class Command(BaseCommand):
@@ -15,8 +16,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("version", help="the model's version, such as 20240216-1")
-        parser.add_argument("--book", default=settings.BOOK, help=f"where it was trained (default {settings.BOOK})")
-        parser.add_argument("--to", help="the book it is to serve (default: where it was trained)")
+        parser.add_argument(
+            "--book", type=book_name, default=settings.BOOK, help="where it was trained (default: %(default)s)"
+        )
+        parser.add_argument("--to", type=book_name, help="the book it is to serve (default: where it was trained)")
         parser.add_argument("--who", required=True, help="your name, stored with the promotion")
         parser.add_argument("--why", required=True, help="the reason, stored with the promotion")
         parser.add_argument(
@@ -32,7 +35,7 @@ class Command(BaseCommand):
         model = MLModel.objects.filter(book=book, version=version).first()
         if model is None:
             known = ", ".join(MLModel.objects.filter(book=book).values_list("version", flat=True)[:5])
-            raise CommandError(
+            raise bad_input(
                 f"Book {book} has no model {version}. Its newest: {known}."
                 if known
                 else f"Book {book} has no models. Train one: python manage.py train_model --book {book}"
@@ -40,6 +43,6 @@ class Command(BaseCommand):
         try:
             champion = promote(model, to or book, who, why, foreign=foreign)
         except PromotionRefused as refused:
-            raise CommandError(str(refused)) from refused
+            raise bad_input(str(refused)) from refused
         trained = f", trained on {champion.book}," if champion.book != champion.serving_book else ""
         self.stdout.write(f"Model {champion.version}{trained} now serves {champion.serving_book}.")

@@ -1,24 +1,19 @@
 """`train_model`: train on a book's closed trades, show the out-of-sample figures and the gate's verdict."""
 
-import json
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from ml.model_trainer import ModelTrainer, TrainingResult
+from ml.words import VERDICTS
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import book_name, seed
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-VERDICTS = {
-    "PASS": "the model may be promoted (promote_model); until then it serves nothing",
-    "FAIL": "the model stays a candidate and serves nothing",
-    "INSUFFICIENT_DATA": "neither passed nor failed; collect more closed trades and train again",
-}
 
 
 def _figure(value: float | None, style: str = ".3f") -> str:
@@ -85,8 +80,11 @@ def show(result: TrainingResult, console: "Console") -> None:
     """Figures, verdicts and every reason, in plain words."""
     if result.evaluation:
         console.print(figures(result.evaluation))
+    if result.model:
+        console.print(f"Trained on {result.model.trained_on}.", soft_wrap=True)
+        console.print(f"Tested on {result.model.tested_on}.", soft_wrap=True)
     named = f"Model {result.model.version}: " if result.model else "No model: "
-    console.print(f"{named}{result.gate}, {VERDICTS[result.gate]}.", soft_wrap=True)
+    console.print(f"{named}{result.gate}. {VERDICTS[result.gate]}", soft_wrap=True)
     for reason in result.reasons:
         console.print(f"  - {reason}", soft_wrap=True)
     if result.model and result.evaluation:
@@ -111,29 +109,21 @@ class Command(BaseCommand):
     help = "Train a WIN/LOSS model on a book's closed trades, walk forward, and say what it is worth out of sample."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", default=settings.BOOK, help=f"whose trades to train on (default {settings.BOOK})")
-        parser.add_argument("--seed", type=int, default=7, help="same data and seed give the same model (default 7)")
-        parser.add_argument("--json", type=Path, metavar="FILE", dest="report", help="also write the result there")
+        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose trades (default: %(default)s)")
+        parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
+        add_json_option(parser)
 
-    def handle(self, *, book: str, seed: int, report: Path | None, **options: Any) -> None:
+    def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
-        if not 0 <= seed < 2**31:
-            raise CommandError(f"--seed {seed}: give a whole number from 0 to {2**31 - 1}.")
+        book = options["book"]
+        check_json_file(options["json"])
         terminal = Console(stderr=True)
         with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
             task = bar.add_task("Windows fitted", total=None)
-            result = ModelTrainer(book, seed).train(lambda done, total: bar.update(task, completed=done, total=total))
+            trainer = ModelTrainer(book, options["seed"])
+            result = trainer.train(lambda done, total: bar.update(task, completed=done, total=total))
         show(result, Console(file=cast(IO[str], self.stdout), highlight=False))
-        if report:
-            _write(report, summary(book, result))
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise CommandError(
-            f"--json {path}: cannot be written ({error.strerror}). The model is stored all the same."
-        ) from error
+        if options["json"]:
+            write_json(options["json"], summary(book, result))

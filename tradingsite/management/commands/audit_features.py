@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from tradingsite.bars_options import add_file_options
 from tradingsite.console import console
 from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
-from tradingsite.kit.options import bad_input, new_york_date
+from tradingsite.kit.options import bad_input, book_name, new_york_date
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--session", type=new_york_date, required=True, metavar="D", help="New York date")
-        parser.add_argument("--book", default=settings.BOOK, help=f"default {settings.BOOK}")
+        parser.add_argument("--book", type=book_name, default=settings.BOOK, help=f"default {settings.BOOK}")
         add_file_options(parser, bars_required=False)
         add_json_option(parser)
 

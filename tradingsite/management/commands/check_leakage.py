@@ -2,13 +2,14 @@
 
 from argparse import ArgumentParser
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from tradingsite.bars_options import add_bars_options, open_feed
-from tradingsite.console import BAD_CONFIGURATION, console, progress
+from tradingsite.console import console, progress
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import bad_input, seed
 
 LEAST_POINTS = 50
 
@@ -24,23 +25,22 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_bars_options(parser)
         parser.add_argument("--points", type=int, default=60, help=f"moments, at least {LEAST_POINTS} (default 60)")
-        parser.add_argument("--seed", type=int, default=0, help="of the moments and alterations (default 0)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+        parser.add_argument("--seed", type=seed, default=0, help="of the moments and alterations (default 0)")
+        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from tradingsite import leakage
-        from tradingsite.aftermath import write_json
 
-        if options["points"] < LEAST_POINTS or options["seed"] < 0:
-            message = f"--points must be at least {LEAST_POINTS} and --seed not negative"
-            raise CommandError(message, returncode=BAD_CONFIGURATION)
+        check_json_file(options["json"])
+        if options["points"] < LEAST_POINTS:
+            raise bad_input(f"--points {options['points']}: at least {LEAST_POINTS} are needed.")
         screen = console()
         feed, choices = open_feed(options)
         try:
             with progress("Altering the future", options["points"]) as advance:
                 report = leakage.check(feed, choices, options["points"], options["seed"], advance)
         except ValueError as error:
-            raise CommandError(str(error), returncode=BAD_CONFIGURATION) from error
+            raise bad_input(str(error)) from error
         screen.print(f"{report.compared:,} feature values compared at {report.points} moments.")
         for feature, leaks in leakage.by_feature(report.leaks).items():
             first = leaks[0]

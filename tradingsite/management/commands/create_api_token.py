@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from tradingsite.console import BAD_CONFIGURATION
+from tradingsite.kit.options import bad_input
+
+LONGEST_DAYS = 3650
 
 
 class Command(BaseCommand):
@@ -20,13 +22,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from knox.models import AuthToken
 
-        if options["days"] < 1:
-            raise CommandError(f"--days {options['days']}: a token lasts at least 1 day", returncode=BAD_CONFIGURATION)
+        if not 1 <= options["days"] <= LONGEST_DAYS:
+            raise bad_input(f"--days {options['days']}: a token lasts 1 to {LONGEST_DAYS} days")
         user = User.objects.filter(username=options["user"]).first()
         if user is None:
-            raise CommandError(
-                f"There is no user {options['user']}. Make one: python manage.py createsuperuser, or in the admin",
-                returncode=BAD_CONFIGURATION,
+            raise bad_input(
+                f"There is no user {options['user']}. Make one: python manage.py createsuperuser, or in the admin"
             )
         row, token = AuthToken.objects.create(user, expiry=timedelta(days=options["days"]))
         if not any(".view_" in permission for permission in user.get_all_permissions()):

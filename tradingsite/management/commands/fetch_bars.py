@@ -1,17 +1,17 @@
 """Download past bars from Alpaca into the files that replays, audits and live trading start from."""
 
-import json
 from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import asdict
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from positions.words import Feed
-from tradingsite.console import BAD_CONFIGURATION, console, progress
+from tradingsite.console import console, progress
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import bad_input, new_york_date
 
 if TYPE_CHECKING:
     from positions.market.calendar import Session
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 FEEDS = [Feed.SIP.value, Feed.IEX.value]
 UNREACHABLE = 1
-
-
-def new_york_date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not a date like 2018-02-16") from error
 
 
 def symbol_list(text: str) -> list[str]:
@@ -54,7 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--to", dest="last", type=new_york_date, metavar="D", required=True, help="last session")
         parser.add_argument("--feed", choices=FEEDS, help="default: the ALPACA_FEED setting, else iex")
         parser.add_argument("--timeframe", type=int, choices=[1, 5], default=1, help="minutes a bar (default 1)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from positions.clock import SystemClock
@@ -63,18 +56,19 @@ class Command(BaseCommand):
         from positions.market.feeds.fetching import fetch
         from positions.market.feeds.reading import BadBars
 
+        check_json_file(options["json"])
         access = _access(options["feed"] or settings.ALPACA_FEED)
         symbols = options["symbols"] or _watchlist()
         clock, length = SystemClock(), timedelta(minutes=options["timeframe"])
         sessions = [each for each in _sessions(options["first"], options["last"]) if each.open < clock.now()]
         if not sessions:
-            raise _bad(f"No session has begun from {options['first']} to {options['last']}; give other dates.")
+            raise bad_input(f"No session has begun from {options['first']} to {options['last']}; give other dates.")
         stored = StoredBars(settings.VAR_DIR / "bars", access.feed, length)
         try:
             with progress("Fetching", len(sessions)) as advance:
                 done = fetch(stored, AlpacaBars(access, clock, length), symbols, sessions, clock, advance)
         except (AlpacaRefused, BadBars) as error:
-            raise _bad(str(error)) from error
+            raise bad_input(str(error)) from error
         except AlpacaUnreachable as error:
             raise CommandError(f"{error}. What was fetched stays.", returncode=UNREACHABLE) from error
 
@@ -91,22 +85,18 @@ class Command(BaseCommand):
                 screen.print(f"{what}: {', '.join(names)}", soft_wrap=True)
         if options["json"]:
             about = {"feed": access.feed.value, "folder": str(stored.folder), "sessions": len(sessions)}
-            options["json"].write_text(json.dumps({**about, **asdict(done)}, indent=2) + "\n")
+            write_json(options["json"], {**about, **asdict(done)})
         if len(done.bad_symbols) + len(done.empty) == len(set(symbols)):
             raise CommandError("None of the symbols has bars in these sessions; check the symbols and dates.")
-
-
-def _bad(message: str) -> CommandError:
-    return CommandError(message, returncode=BAD_CONFIGURATION)
 
 
 def _access(feed: str) -> "AlpacaAccess":
     from positions.market.feeds.alpaca import AlpacaAccess
 
     if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
-        raise _bad("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
+        raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
     if feed not in FEEDS:
-        raise _bad(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
+        raise bad_input(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
     return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), settings.ALPACA_DATA_URL)
 
 
@@ -116,7 +106,7 @@ def _watchlist() -> list[str]:
     symbols = Instrument.objects.filter(book=settings.BOOK).exclude(symbol__startswith="^")
     names = list(symbols.values_list("symbol", flat=True))
     if not names:
-        raise _bad(f"The watchlist of book {settings.BOOK} is empty; give --symbols, or fill it in the admin.")
+        raise bad_input(f"The watchlist of book {settings.BOOK} is empty; give --symbols, or fill it in the admin.")
     return names
 
 
@@ -124,8 +114,10 @@ def _sessions(first: date, last: date) -> "list[Session]":
     from positions.market.calendar import sessions_between
 
     if first > last:
-        raise _bad(f"--from {first} lies after --to {last}.")
+        raise bad_input(f"--from {first} lies after --to {last}.")
     try:
         return sessions_between(first, last)
     except ValueError as error:
-        raise _bad(f"{first} to {last}: the exchange calendar begins in 1990 and ends a year from today.") from error
+        raise bad_input(
+            f"{first} to {last}: the exchange calendar begins in 1990 and ends a year from today."
+        ) from error

@@ -3,27 +3,23 @@
 import secrets
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from pathlib import Path
+from itertools import chain, count
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from tradingsite.console import BAD_CONFIGURATION, console, progress
+from tradingsite.console import console
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import seed
 
 BOOK = "simulated"
 ADDRESS = "127.0.0.1:8000"
 
 
-def count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 250:
+def sessions(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 250:
         raise ArgumentTypeError(f"{text!r} is not a number of sessions from 1 to 250")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
     return int(text)
 
 
@@ -38,32 +34,37 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-serve", action="store_true", help="end when the report is written")
-        parser.add_argument("--sessions", type=count, default=30, help="trading days (default 30)")
+        parser.add_argument("--sessions", type=sessions, default=30, help="trading days (default 30)")
         parser.add_argument("--seed", type=seed, default=7, help="of the market and the training (default 7)")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        check_json_file(options["json"])
         started = time.perf_counter()
         screen = console()
         call_command("migrate", verbosity=0)
         self._admin_user(screen)
 
-        from positions.leases import LeaseTaken
         from positions.market.feeds.simulated import SimulatedMarket
-        from tradingsite.aftermath import conclude, write_json
-        from tradingsite.replaying import ReplayOptions, replay
+        from tradingsite.replaying import ReplayOptions
+        from tradingsite.whole_run import run_whole
 
         screen.print(
             f"[bold]This market is simulated[/bold] (seed {options['seed']}): symbols, prices and results are invented."
         )
-        began = time.perf_counter()
+        first_bar = time.perf_counter()
         feed = SimulatedMarket(options["sessions"], options["seed"])
-        try:
-            with progress("Trading", options["sessions"]) as advance:
-                result = replay(feed, BOOK, ReplayOptions.in_force(), began, advance)
-        except LeaseTaken as error:
-            raise CommandError(str(error), returncode=BAD_CONFIGURATION) from error
-        summary = conclude(screen, BOOK, result, started, train=True, seed=options["seed"])
+        summary = run_whole(
+            screen,
+            feed,
+            BOOK,
+            ReplayOptions.in_force(),
+            sessions=options["sessions"],
+            started=started,
+            first_bar=first_bar,
+            train=True,
+            seed=options["seed"],
+        )
         if options["json"]:
             write_json(options["json"], summary)
         screen.print("All of this was a simulated market: it shows that the machine works, not that it earns.")
@@ -80,6 +81,8 @@ class Command(BaseCommand):
         if existing is not None:
             screen.print(f"Admin user: {existing.get_username()} (exists already, password unchanged)")
             return
+        taken = set(users.filter(username__startswith="admin").values_list("username", flat=True))
+        name = next(name for name in chain(["admin"], (f"admin{n}" for n in count(2))) if name not in taken)
         password = secrets.token_urlsafe(12)
-        users.create_superuser("admin", "", password)
-        screen.print(f"Admin user: admin   password: {password}   (shown this once)", markup=False)
+        users.create_superuser(name, "", password)
+        screen.print(f"Admin user: {name}   password: {password}   (shown this once)", markup=False)

@@ -1,6 +1,5 @@
 """`versions`: import every package of requirements.txt in a process of its own and say what was found."""
 
-import json
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from tradingsite.console import console, progress
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
 
 AT_ONCE = 2  # more would measure each other on a small machine
 SECONDS_ALLOWED = 120
@@ -100,10 +100,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found to a file")
+        add_json_option(parser)
         parser.add_argument("--markdown", action="store_true", help="print the table of the README instead")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        check_json_file(options["json"])
         names, packages = required(settings.BASE_DIR / "requirements.txt"), metadata.packages_distributions()
         with ThreadPoolExecutor(AT_ONCE) as pool, progress("Importing", len(names)) as advance:
             found = []
@@ -111,8 +112,7 @@ class Command(BaseCommand):
                 found.append(each)
                 advance(1)
         if options["json"]:
-            content = [{**asdict(each), "ok": each.ok} for each in found]
-            options["json"].write_text(json.dumps(content, indent=2) + "\n")
+            write_json(options["json"], [{**asdict(each), "ok": each.ok} for each in found])
         if options["markdown"]:
             self.stdout.write(markdown(found))
         else:
