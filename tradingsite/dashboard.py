@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from ml.feature_writer import backlog
 from ml.models import MLModel, Performance, TradeFeatures
 from ml.words import VERDICTS, Gate, ModelStatus
 from positions.books import is_book
@@ -58,6 +59,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "exits": _exits(sessions),
         "open_trades": _open_trades(book),
         "leases": _leases(book),
+        "waiting": _waiting(),
         **_model(book),
     }
 
@@ -159,6 +161,18 @@ def _open_trades(book: str) -> SafeString:
             ]
             for trade in trades
         ],
+    )
+
+
+def _waiting() -> str:
+    """What was handed over by any process and is not in the database yet."""
+    waits = backlog(settings.VAR_DIR / "journal")
+    if not waits.rows or waits.oldest_at is None:
+        return "No feature row waits to be stored."
+    since = timezone.localtime(waits.oldest_at)
+    return (
+        f"{waits.rows:,} feature rows of live trading wait in the journal to be stored, the oldest since "
+        f"{since:%Y-%m-%d %H:%M:%S} New York time. If that grows, the trading process cannot reach the database."
     )
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from ml.feature_extractor import FeatureExtractor
+from ml.feature_writer import Writer
 from ml.ml_system import MLSystem
 from ml.predictor import Predictor
 from ml.words import PredictionMode
@@ -72,15 +73,25 @@ class Wired:
 
 
 def wire(
-    book: str, feed: Feed, universe: Universe, options: ReplayOptions, broker: Broker, store: Store, clock: Clock
+    book: str,
+    feed: Feed,
+    universe: Universe,
+    options: ReplayOptions,
+    broker: Broker,
+    store: Store,
+    clock: Clock,
+    writer: Writer | None = None,
 ) -> Wired:
+    """Live trading gives a FeatureWriter, which journals; without one, rows wait in memory for `flush`."""
     bank = IndicatorBank(universe)
     market, history = MarketState(bank), TradeHistory()
     for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
         history.add(trade)
     extractor = FeatureExtractor(bank, market, history)
     predictor = Predictor.champion_of(book)
-    system = MLSystem(book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()))
+    system = MLSystem(
+        book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()), writer
+    )
     execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(

@@ -16,18 +16,19 @@ def train() -> str:
 
 
 def daily_report() -> str:
-    """Write the report of the last session of the BOOK setting and return its path. Raises CommandFailed."""
-    return _manage("daily_report", "--book", settings.BOOK)
+    """Write every report of the BOOK setting that is missing, the last session's and those before it, and return what
+    the command said. Raises CommandFailed."""
+    return _manage("daily_report", "--book", settings.BOOK, "--missing")
 
 
 def monitors() -> str:
-    """Watch the open positions of a broker's account. Raises CommandFailed.
+    """Watch the open positions of the account that the BOOK setting names. Raises CommandFailed.
 
-    The command `run_monitors` does not exist yet, and no broker can be traded through: until both do, a configured
-    key makes this job fail each minute, in plain sight, rather than pretend that somebody watches.
+    The command `run_monitors` does not exist yet: where there is an account to watch this job fails each minute, in
+    plain sight, rather than pretend that somebody watches.
     """
-    if not settings.ALPACA_API_KEY:
-        return "no broker configured: nothing to watch"
+    if not settings.BOOK.startswith(("paper:", "live:")):
+        return f"book {settings.BOOK} is no account: nothing to watch"
     return _manage("run_monitors")
 
 

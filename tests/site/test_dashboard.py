@@ -1,11 +1,14 @@
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from ml.journal import Journal
 from ml.words import Gate
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory
@@ -139,3 +142,14 @@ def test_the_book_of_the_settings_is_shown_unless_another_is_asked_for(
 ) -> None:
     settings.BOOK = "paper:1"
     assert "This book holds no session." in text(owner_client)
+
+
+def test_rows_that_wait_to_be_stored_are_told_with_their_number(
+    owner_client: Client, settings: Any, tmp_path: Path
+) -> None:
+    settings.VAR_DIR = tmp_path
+    assert "No feature row waits to be stored." in text(owner_client)
+    journal = Journal.create(tmp_path / "journal")
+    journal.append(orjson.dumps({"at": 1_735_689_600.0}))
+    assert "1 feature rows of live trading wait in the journal" in text(owner_client)
+    journal.close()

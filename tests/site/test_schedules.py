@@ -50,13 +50,13 @@ def test_every_scheduled_function_can_be_imported() -> None:
     assert all(callable(import_string(job.func)) for job in JOBS.values())
 
 
-def test_without_a_broker_the_monitors_say_that_there_is_nothing_to_watch(settings: Any) -> None:
-    settings.ALPACA_API_KEY = ""
-    assert schedules.monitors() == "no broker configured: nothing to watch"
+def test_where_no_account_is_traded_the_monitors_say_that_there_is_nothing_to_watch(settings: Any) -> None:
+    settings.BOOK, settings.ALPACA_API_KEY = "simulated", "key"
+    assert schedules.monitors() == "book simulated is no account: nothing to watch"
 
 
-def test_with_a_broker_the_missing_monitors_fail_in_plain_sight(settings: Any) -> None:
-    settings.ALPACA_API_KEY = "key"
+def test_where_an_account_is_traded_the_missing_monitors_fail_in_plain_sight(settings: Any) -> None:
+    settings.BOOK = "paper:mine"
     with pytest.raises(schedules.CommandFailed, match="run_monitors"):
         schedules.monitors()
 

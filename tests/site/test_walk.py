@@ -12,6 +12,7 @@ import talib
 from django.core.management import call_command
 
 from ml.feature_extractor import FeatureExtractor
+from ml.feature_writer import FeatureWriter
 from ml.features import FEATURES
 from ml.model_trainer import ModelTrainer
 from ml.models import Performance, TradeFeatures
@@ -58,6 +59,16 @@ def test_live_minute_by_minute_through_the_database_equals_a_replay_of_everythin
     assert trades("paper:test") == trades("simulated")
     for table in (OrderIntent, PositionExit, StopMove):
         assert table.objects.filter(book="paper:test").count() == table.objects.filter(book="simulated").count() > 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_live_through_the_journal_stores_the_features_that_a_replay_stores(tmp_path):
+    run(SimulatedMarket(1, seed=4))
+    writer = FeatureWriter(tmp_path)
+    trade_live("paper:test", SimulatedMarket(1, seed=4), writer)
+    assert writer.close()
+    assert len(features("simulated")) > 50
+    assert features("paper:test") == features("simulated")
 
 
 def test_the_indicators_of_a_replay_are_those_of_talibs_batch_functions_over_all_bars_at_once():
