@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the command failed and says why, 2 bad input or configura
 """
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NO_DATABASE = 3
+#: The disk is full, read-only or somebody else's.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 INTERRUPTED = 130
 
 # SQLite's own names of what keeps a program from its file; the rest (SQLITE_ERROR: bad SQL) is a mistake in a program.
@@ -44,7 +47,7 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, BadEnvironment, ImproperlyConfigured, DatabaseError) as error:
+    except (KeyboardInterrupt, BadEnvironment, ImproperlyConfigured, DatabaseError, OSError) as error:
         told = _told(error)
         if told is None or "--traceback" in sys.argv:
             raise
@@ -57,6 +60,9 @@ def _told(error: BaseException) -> tuple[str, int] | None:
     """The line and the exit status for an error from outside the program; None for a mistake in it."""
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted.", INTERRUPTED
+    if isinstance(error, OSError):
+        named = f" {error.filename}" if error.filename else ""
+        return (f"Cannot write{named}: {error.strerror}.", BAD_CONFIGURATION) if error.errno in UNWRITABLE else None
     if not isinstance(error, DatabaseError):
         return f"Configuration: {error}", BAD_CONFIGURATION
     if _is_out_of_reach(error):

@@ -43,7 +43,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     lacking = [permission for permission in NEEDED if not request.user.has_perm(permission)]
     if lacking:
         return {**context, "lacking": lacking}
-    book = request.GET.get("book") or settings.BOOK
+    asked = request.GET.get("book", "")
+    book = asked if is_book(asked) else settings.BOOK
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
     return {
         **context,

@@ -18,7 +18,8 @@ def read_env_file(path: Path) -> None:
 
 
 def env_str(name: str, default: str) -> str:
-    return os.environ.get(name, default)
+    """What is set; an empty value counts as not set."""
+    return os.environ.get(name) or default
 
 
 def env_bool(name: str, default: bool) -> bool:

@@ -2,7 +2,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.test import Client
 from django.utils import timezone
 from knox.models import AuthToken
 from pytest_django import DjangoAssertNumQueries
@@ -165,3 +167,28 @@ def test_the_documentation_page_loads_nothing_from_elsewhere(api: APIClient) -> 
     assert "/static/drf_spectacular_sidecar/" in page
     assert "https://" not in page
     assert "http://" not in page.replace("http://testserver", "")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"cursor": "cD0yMDI0"},
+        {"cursor": "cD1hYmM="},
+        {"signal_at__lte": "9999-12-31T23:59:59-12:00"},
+        {"signal_at__gte": "0001-01-01T00:00:00+14:00"},
+        {"symbol": "K\0O"},
+    ],
+    ids=str,
+)
+def test_a_value_that_no_row_can_have_is_no_error_of_ours(owner_client: Client, query: dict[str, str]) -> None:
+    TradeFactory.create_batch(2, book=settings.BOOK)
+    # A time beyond the calendar is too much for SQLite, and simply later than everything for PostgreSQL.
+    assert owner_client.get("/api/v1/trades/", query).status_code in (
+        {400} if "signal_at" not in str(query) else {200, 400}
+    )
+
+
+def test_a_regular_expression_in_an_admin_address_is_not_run(owner_client: Client) -> None:
+    TradeFactory()
+    assert owner_client.get("/admin/positions/trade/?symbol__regex=(").status_code == 400
+    assert owner_client.get("/admin/?book=%00").status_code == 200

@@ -3,12 +3,16 @@
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import DataError
 from django.db.models import Model, QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import ModelSerializer
+from rest_framework.views import exception_handler
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 TIME_RANGE = ["gte", "lte"]
@@ -21,6 +25,14 @@ def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[Mod
     """Every column of a table, but for those left out."""
     meta = type("Meta", (), {"model": table, "exclude": without} if without else {"model": table, "fields": "__all__"})
     return type(f"{table.__name__}Serializer", (ModelSerializer,), {"Meta": meta})
+
+
+def explain(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Django REST framework's answers to errors; a parameter that no row could have (a broken cursor, a time beyond the
+    calendar, a character that no text has) is the caller's mistake too."""
+    if isinstance(error, DjangoValidationError | OverflowError | DataError):
+        error = ValidationError({"detail": "A parameter has a value that no row can have."})
+    return exception_handler(error, context)
 
 
 @extend_schema_view(list=extend_schema(parameters=[_BOOK]))
