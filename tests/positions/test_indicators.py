@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import talib
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from positions.market.bars import BarHistory, SessionBars, Universe
 from positions.market.calendar import Session
@@ -242,3 +244,35 @@ def test_a_revised_bar_leaves_what_the_right_bar_would_have_left(seed):
             np.testing.assert_array_equal(getattr(live, name), getattr(right, name), err_msg=f"{name} at {number}")
     assert live.closes(0, 60).tolist() == right.closes(0, 60).tolist()
     assert live.mean_volume(1, 20) == right.mean_volume(1, 20)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    holes=st.floats(0, 0.3),
+    restart_at=st.integers(1, 389),
+    together=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_neither_the_company_of_other_symbols_nor_a_restart_changes_a_value(seed, holes, restart_at, together):
+    random = np.random.default_rng(seed)
+    yesterday, today = walk(390, 4, seed=seed), walk(390, 4, seed=seed + 1)
+    for closes in (yesterday, today):
+        closes[random.random(closes.shape) < holes] = np.nan
+    day = datetime(2025, 5, 13, 13, 30, tzinfo=UTC)
+    whole = IndicatorBank(universe(4))
+    run(whole, session_bars(today, day), _history(session_bars(yesterday)))
+    for part in ([i for i in range(4) if together[i]], [i for i in range(4) if not together[i]]):
+        if not part:
+            continue
+        bars, past = session_bars(today[:, part], day), _history(session_bars(yesterday[:, part]))
+        bank = IndicatorBank(universe(len(part)))
+        bank.open_session(bars.session, bars.length, past)
+        for number, batch in enumerate(bars.batches()):
+            if number == restart_at:  # all is lost: opened again on the stored bars, then today's bars again
+                bank = IndicatorBank(universe(len(part)))
+                bank.open_session(bars.session, bars.length, past)
+                for again, _ in zip(bars.batches(), range(number), strict=False):
+                    bank.update(again)
+            bank.update(batch)
+        for name in PUBLIC:
+            np.testing.assert_array_equal(getattr(bank, name), getattr(whole, name)[part], err_msg=name)
