@@ -31,13 +31,12 @@ def position_view(trade: Trade) -> PositionView:
     )
 
 
-def market_view(bank: IndicatorBank, row: int, volume_bars: int) -> MarketView:
+def market_view(bank: IndicatorBank, row: int) -> MarketView:
     """A symbol's last completed bar as the rules see it."""
     return MarketView(
         high=float(bank.high[row]),
         low=float(bank.low[row]),
         close=float(bank.close[row]),
-        mean_volume=bank.mean_volume(row, volume_bars),
         macd_histogram=float(bank.macd_histogram[row]),
         previous_macd_histogram=float(bank.previous_macd_histogram[row]),
     )
@@ -82,19 +81,19 @@ class ExitMonitor:
         if not self._bank.fresh[row] or trade.entered_at is None or self._bank.now <= trade.entered_at:
             return None
         position = position_view(trade)
-        market = market_view(self._bank, row, settings.low_volume_bars)
+        market = market_view(self._bank, row)
         return (
             rules.check_target(position, market)
             or self.check_momentum_exit(position, market, settings)
             or self.check_time_exit(position, market, settings, now)
-            or self.check_volume_exit(position, market, settings)
+            or self.check_volume_exit(position, self._bank.mean_volume(row, settings.low_volume_bars), settings)
         )
 
     def check_volume_exit(
-        self, position: PositionView, market: MarketView, settings: ExitSettings
+        self, position: PositionView, mean_volume: float, settings: ExitSettings
     ) -> ExitDecision | None:
         """Rule `low_volume`; see positions.rules.check_volume."""
-        return rules.check_volume(position, market, settings)
+        return rules.check_volume(position, mean_volume, settings)
 
     def check_time_exit(
         self, position: PositionView, market: MarketView, settings: ExitSettings, now: datetime

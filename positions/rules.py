@@ -72,12 +72,11 @@ class PositionView:
 
 @dataclass(frozen=True, slots=True)
 class MarketView:
-    """A symbol's last completed bar and what rules read beside it; NaN where not known."""
+    """A symbol's last completed bar and its momentum; NaN where not known."""
 
     high: float
     low: float
     close: float
-    mean_volume: float
     macd_histogram: float
     previous_macd_histogram: float
 
@@ -88,18 +87,18 @@ class ExitDecision:
     evidence: dict[str, Any]
 
 
-def check_volume(position: PositionView, market: MarketView, settings: ExitSettings) -> ExitDecision | None:
-    """Volume has dried up: the mean of the last bars is below a fraction of the same mean at entry."""
+def check_volume(position: PositionView, mean_volume: float, settings: ExitSettings) -> ExitDecision | None:
+    """Volume has dried up: the mean of the last bars (NaN if unknown) is below a fraction of the same mean at entry."""
     at_entry = position.entry_volume
-    if not settings.low_volume or not at_entry or not isfinite(market.mean_volume):
+    if not settings.low_volume or not at_entry or not isfinite(mean_volume):
         return None
-    fraction = market.mean_volume / at_entry
+    fraction = mean_volume / at_entry
     if fraction >= settings.low_volume_fraction:
         return None
     return ExitDecision(
         ExitReason.LOW_VOLUME,
         {
-            "mean_volume": market.mean_volume,
+            "mean_volume": mean_volume,
             "entry_volume": at_entry,
             "fraction": fraction,
             "limit": settings.low_volume_fraction,

@@ -14,14 +14,14 @@ ENTERED = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
 SETTINGS = ExitSettings()
 LONG = PositionView(Side.LONG, 100.0, 99.0, 102.0, 1.0, ENTERED, 1000.0, False)
 SHORT = PositionView(Side.SHORT, 100.0, 101.0, 98.0, 1.0, ENTERED, 1000.0, False)
-QUIET = MarketView(100.1, 99.9, 100.0, 1000.0, 0.1, 0.1)
+QUIET = MarketView(100.1, 99.9, 100.0, 0.1, 0.1)
 
 prices = st.floats(2.0, 900.0)
 
 
 def test_volume_at_half_the_entry_volume_is_still_enough_and_below_it_is_not():
-    assert rules.check_volume(LONG, replace(QUIET, mean_volume=500.0), SETTINGS) is None
-    decision = rules.check_volume(LONG, replace(QUIET, mean_volume=499.9), SETTINGS)
+    assert rules.check_volume(LONG, 500.0, SETTINGS) is None
+    decision = rules.check_volume(LONG, 499.9, SETTINGS)
     assert decision is not None
     assert decision.rule is ExitReason.LOW_VOLUME
     assert decision.evidence["entry_volume"] == 1000.0
@@ -29,7 +29,7 @@ def test_volume_at_half_the_entry_volume_is_still_enough_and_below_it_is_not():
 
 @pytest.mark.parametrize(("position", "mean_volume"), [(replace(LONG, entry_volume=None), 1.0), (LONG, float("nan"))])
 def test_unknown_volume_is_not_low_volume(position, mean_volume):
-    assert rules.check_volume(position, replace(QUIET, mean_volume=mean_volume), SETTINGS) is None
+    assert rules.check_volume(position, mean_volume, SETTINGS) is None
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_the_target_is_reached_when_the_bar_touches_it(position, high, low, reac
 @pytest.mark.parametrize("switch", ["low_volume", "time_limit", "momentum_reversal", "breakeven"])
 def test_a_rule_that_is_switched_off_never_acts(switch):
     off = replace(SETTINGS, **{switch: False})
-    storm = MarketView(150.0, 50.0, 102.0, 1.0, -1.0, 1.0)
+    storm = MarketView(150.0, 50.0, 102.0, -1.0, 1.0)
     late = ENTERED + timedelta(hours=1)
     acts = {
-        "low_volume": rules.check_volume(LONG, storm, off),
+        "low_volume": rules.check_volume(LONG, 1.0, off),
         "time_limit": rules.check_time(LONG, replace(storm, close=90.0), off, late),
         "momentum_reversal": rules.check_momentum(LONG, storm, off),
         "breakeven": rules.breakeven_stop(LONG, storm.close, off),
