@@ -1,13 +1,22 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from positions.broker.port import OutcomeUnknown, Rejected, Unavailable
+from positions.broker.port import (
+    OrderKind,
+    OrderRequest,
+    OrderSide,
+    OutcomeUnknown,
+    PositionIntent,
+    Rejected,
+    Unavailable,
+)
 from positions.models import OrderIntent, PositionExit, StopMove
 from positions.rules import ExitDecision
 from positions.store import OrmStore
 from positions.words import ExitReason, ExitStatus, IntentStatus, Outcome, Side, StopMoveStatus, TradeStatus
-from tests.positions.world import START, World, trade_plan
+from tests.positions.world import START, World, batch, trade_plan
 
 pytestmark = pytest.mark.django_db
 
@@ -194,3 +203,54 @@ def test_order_ids_name_book_signal_step_and_attempt_and_never_a_primary_key(in_
     ]
     other = World(OrmStore("paper:x"))
     assert other.execution._id_prefix != in_trade.execution._id_prefix
+
+
+class Misreporting:
+    """The exchange with a view of free shares that is not its own: too few at first, or always all."""
+
+    def __init__(self, world: World, available: list[int]) -> None:
+        self._exchange, self._available = world.exchange, available
+        world.execution._broker = self
+
+    def positions(self):
+        shown = self._available.pop(0) if len(self._available) > 1 else self._available[0]
+        return {symbol: replace(held, available=shown) for symbol, held in self._exchange.positions().items()}
+
+    def __getattr__(self, name):
+        return getattr(self._exchange, name)
+
+
+def exits_sent() -> list[int]:
+    return list(OrderIntent.objects.filter(step="exit").order_by("id").values_list("quantity", flat=True))
+
+
+def test_an_exit_waits_until_the_cancelled_stop_has_set_the_shares_free(in_trade):
+    Misreporting(in_trade, [0, 0, 10])
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    assert exits_sent() == []
+    in_trade.execution.resume()
+    assert exits_sent() == []
+    in_trade.execution.resume()
+    assert exits_sent() == [10]
+    in_trade.bar(QUIET)
+    assert in_trade.held() == 0
+
+
+def test_an_exit_that_works_is_not_sent_again_whatever_the_positions_say(in_trade):
+    Misreporting(in_trade, [10])
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    in_trade.execution.owed.add("KO")
+    in_trade.execution.resume()
+    assert exits_sent() == [10]
+
+
+def test_an_exit_sells_no_more_than_is_held(in_trade):
+    (stop,) = in_trade.exchange.open_orders().values()
+    in_trade.exchange.cancel(stop.id)
+    by_hand = OrderRequest("hand", "KO", OrderSide.SELL, OrderKind.MARKET, 4, PositionIntent.SELL_TO_CLOSE)
+    in_trade.exchange.submit(by_hand)
+    in_trade.exchange.open_bar(batch(in_trade.now, QUIET))
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    assert exits_sent() == [6]
+    in_trade.bar(QUIET)
+    assert in_trade.held() == 0
