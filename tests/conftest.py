@@ -6,6 +6,15 @@ from django.conf import settings
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """On SQLite the tests' database is a file, as it is for users: in memory, threads share one cache whose locks no
+    timeout waits for, and other processes see nothing."""
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "db.sqlite3")
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real bars, kept beside the project and never copied into it."""
     folder = Path(os.environ.get("BARS_DIR") or settings.BASE_DIR.parent / "shared" / "data")

@@ -6,9 +6,8 @@ import random
 import resource
 import select
 import signal
-import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -27,29 +26,27 @@ SIGNAL_AT = datetime(2025, 1, 3, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def database(transactional_db, tmp_path):
-    """A database that other threads and processes can write to: the tests' own, on SQLite as a file."""
+def short_locks(transactional_db):
+    """A database that is locked says so at once."""
     if connection.vendor != "sqlite":
         yield
         return
-    settings, in_memory = connections.settings["default"], connections["default"]
-    name, timeout = settings["NAME"], settings["OPTIONS"]["timeout"]
-    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as file:
-        in_memory.ensure_connection()
-        in_memory.connection.backup(file)
-    settings["NAME"], settings["OPTIONS"]["timeout"] = str(tmp_path / "db.sqlite3"), 0.1
-    connections["default"] = connections.create_connection("default")
+    options = connections.settings["default"]["OPTIONS"]
+    patience = options["timeout"]
+    options["timeout"] = 0.1
+    connection.close()
     yield
-    connections["default"].close()
-    settings["NAME"], settings["OPTIONS"]["timeout"] = name, timeout
-    connections["default"] = in_memory
+    options["timeout"] = patience
+    connection.close()
 
 
 @contextmanager
 def writing(folder: Path):
     writer = FeatureWriter(folder)
-    yield writer
-    writer.close()
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 def features(key: str, **values) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -64,9 +65,9 @@ def test_live_minute_by_minute_through_the_database_equals_a_replay_of_everythin
 @pytest.mark.django_db(transaction=True)
 def test_live_through_the_journal_stores_the_features_that_a_replay_stores(tmp_path):
     run(SimulatedMarket(1, seed=4))
-    writer = FeatureWriter(tmp_path)
-    trade_live("paper:test", SimulatedMarket(1, seed=4), writer)
-    assert writer.close()
+    with closing(FeatureWriter(tmp_path)) as writer:
+        trade_live("paper:test", SimulatedMarket(1, seed=4), writer)
+        assert writer.flush()
     assert len(features("simulated")) > 50
     assert features("paper:test") == features("simulated")
 
