@@ -21,10 +21,9 @@ from ml.feature_writer import BATCH, FeatureWriter, MemoryWriter
 from ml.features import FEATURES, Kind
 from ml.models import TradeFeatures
 from tests.factories import TradeFeaturesFactory
-from tests.ml.test_feature_writer import database  # noqa: F401  # the fixture: a database that threads can write to
 
 pytest.importorskip("pytest_benchmark", reason="benchmarks need pytest-benchmark (the dev group of pyproject.toml)")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 SIGNAL_AT = datetime(2025, 1, 3, 15, 0, tzinfo=UTC)
 NUMBERS = [feature.name for feature in FEATURES if feature.kind is Kind.CONTINUOUS]
@@ -60,11 +59,11 @@ def test_handing_a_signal_over(benchmark, tmp_path):
     print(benchmark.extra_info)  # noqa: T201  # with -s
 
 
-def bare_insert(tmp_path):
+def bare_insert():
     """The driver's own executemany, its own connection, tuples ready to be stored, one transaction."""
     columns = [field.column for field in TradeFeatures._meta.concrete_fields[1:]]
     if connection.vendor == "sqlite":
-        bare = sqlite3.connect(tmp_path / "db.sqlite3", isolation_level=None)
+        bare = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
         bare.execute("PRAGMA synchronous=NORMAL")
         texts = ("session", "signal_at", "missing")
         place, ready = "?", lambda row: tuple(str(v) if k in texts else v for k, v in row.items())
@@ -87,7 +86,7 @@ def bare_insert(tmp_path):
 
 
 def test_storing_a_batch_costs_at_most_four_bare_inserts(benchmark, tmp_path):
-    bare, ready, insert = bare_insert(tmp_path)
+    bare, ready, insert = bare_insert()
     bare_times, live_times = [], []
     live = FeatureWriter(tmp_path / "journal")
     live.close()
