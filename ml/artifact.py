@@ -36,13 +36,15 @@ class ArtifactRefused(Exception):
 
 @dataclass(frozen=True)
 class Artifact:
-    """What serving needs. `booster` is XGBoost's UBJSON; `encoder` and `calibrator` are their `to_dict`."""
+    """What serving needs. `scorer` is what the algorithm's `to_bytes` gave (XGBoost's UBJSON); `encoder`, `calibrator`
+    and `payoff` are their `to_dict`."""
 
     feature_set: str
-    booster: bytes
+    algorithm: str
+    scorer: bytes
     encoder: dict[str, Any]
     calibrator: dict[str, Any]
-    threshold: float | None
+    payoff: dict[str, float] | None
 
 
 class _PlainUnpickler(pickle.Unpickler):

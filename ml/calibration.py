@@ -68,7 +68,7 @@ def fit_platt(p: Floats, won: NDArray[np.bool_]) -> Platt:
 
     wins, losses = int(won.sum()), int((~won).sum())
     target = np.where(won, (wins + 1) / (wins + 2), 1 / (losses + 2))
-    fitted = LogisticRegression(C=WEAKEST_PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=1000).fit(
+    fitted = LogisticRegression(C=WEAKEST_PENALTY, tol=1e-8, max_iter=1000).fit(
         np.tile(_logit(p), 2)[:, None],
         np.repeat([1, 0], len(p)),
         sample_weight=np.concatenate([target, 1 - target]),

@@ -46,6 +46,11 @@ class Encoder:
         scales = [_scale(np.asarray(columns[name], dtype=np.float64)) for name in CONTINUOUS]
         return cls(CONTINUOUS, tuple(mean for mean, _ in scales), tuple(scale for _, scale in scales), CATEGORIES)
 
+    @classmethod
+    def plain(cls) -> Self:
+        """Scales nothing: for a learner that keeps means and deviations of its own."""
+        return cls(CONTINUOUS, (0.0,) * len(CONTINUOUS), (1.0,) * len(CONTINUOUS), CATEGORIES)
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of the k encoded columns, in order; a category's is `feature=category`."""

@@ -1,12 +1,13 @@
-"""What a model is worth on rows it never saw: every figure with its n, its interval and its baseline.
+"""What a model is worth on rows it never saw: every figure with its n, its interval and its baselines.
 
-Intervals are 95 % and resample whole sessions, since the trades of one day are nearly one observation; the AUC's is
-the wider of that and DeLong's. An undefined figure is None. Baselines stand on the same rows: the majority class and
-the base rate *of these rows* (harder to beat than those of the training rows), and geometry, risk / (risk + reward).
+Intervals are 95 %. They resample whole sessions, since the trades of one day are nearly one observation, and are the
+estimate plus and minus Student's quantile times the resampled standard error; the AUC's is the wider of that and
+DeLong's. An undefined figure is None. Baselines stand on the same rows: the majority class and the base rate *of these
+rows* (harder to beat than those of the training rows), geometry, risk / (risk + reward), and other rules given.
 """
 
-from dataclasses import asdict, dataclass
-from statistics import NormalDist
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from ml.statistics import CONFIDENCE, Interval
 
 RESAMPLES = 1000
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 CALIBRATION_BINS = 10
 NEAREST_CERTAIN = 1e-6  # log-loss of a certainty that was wrong is finite
+DRAWS_AT_ONCE = 100
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -35,6 +36,14 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What a rule says of n rows: P(win) `p` (n,), and which of them it lets through, `taken` (n,)."""
+
+    p: Floats
+    taken: Flags
+
+
+@dataclass(frozen=True)
 class Estimate:
     value: float
     interval: Interval | None
@@ -42,39 +51,64 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """What any rule that gives probabilities is compared by."""
+    """What any rule that gives probabilities is compared by, on the same rows. `accuracy` at P >= 0.5 on all of them;
+    `mean_r_taken` is the mean result of the `n_taken` trades that the rule lets through."""
 
     auc: float | None
+    auc_interval: Interval | None
     accuracy: float
+    accuracy_interval: Interval | None
     log_loss: float
     brier: float
+    n_taken: int
+    mean_r_taken: float | None
+    mean_r_taken_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Decile:
+    """A tenth of the rows by predicted P(win), the lowest first; `lift` is its win rate over that of all rows."""
+
+    n: int
+    mean_p: float
+    win_rate: float
+    lift: float | None
+    mean_r: float | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy, precision, recall, F1 and the confusion matrix at P >= 0.5 on all rows.
+    """Accuracy, precision, recall, F1, MCC and the confusion matrix at P >= 0.5 on all rows.
 
-    `skill_*` is the improvement over geometry (positive is better), `taken_minus_all` the mean R of the trades above
-    the threshold minus that of all.
+    `skill_*` is the improvement over geometry (positive is better), `taken_minus_all` the mean R of the trades that are
+    not skipped minus that of all. `auc_bound` is the AUC's interval at 5 % / `attempts`. `intervals` has those of the
+    point figures by name; `baselines` what other rules make of the same rows, and `worse_than` by how much the model's
+    log-loss exceeds theirs (negative is better). `spiegelhalter_p` is small where probabilities are not what they say
+    (Spiegelhalter 1986).
     """
 
     n: int
     wins: int
     losses: int
     sessions: int
+    attempts: int
     accuracy: float
     precision: float | None
     recall: float | None
     f1: float | None
+    mcc: float | None
     true_positives: int
     false_positives: int
     true_negatives: int
     false_negatives: int
     auc: float | None
     auc_interval: Interval | None
+    auc_bound: Interval | None
+    average_precision: float | None
     brier: float
     log_loss: float
     calibration_error: float
+    spiegelhalter_p: float | None
     base_rate: float
     base_rate_brier: float
     base_rate_log_loss: float
@@ -88,12 +122,31 @@ class Evaluation:
     n_taken: int
     mean_r_taken: float | None
     taken_minus_all: Estimate | None
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+    deciles: list[Decile] = field(default_factory=list)
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
+    worse_than: Mapping[str, Estimate] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def _log_losses(won: Flags, p: Floats) -> Floats:
+@dataclass(frozen=True)
+class ShuffledControl:
+    """AUC on the last window's test part of models whose training outcomes were shuffled: what a
+    sound pipeline makes of nothing. `passed` where 0.5 lies within three standard errors of the mean."""
+
+    n: int
+    mean_auc: float
+    standard_error: float
+
+    @property
+    def passed(self) -> bool:
+        return abs(self.mean_auc - 0.5) <= 3 * self.standard_error
+
+
+def log_losses(won: Flags, p: Floats) -> Floats:
+    """-log of the probability given to what happened, a row each."""
     p = np.clip(p, NEAREST_CERTAIN, 1 - NEAREST_CERTAIN)
     return -np.log(np.where(won, p, 1 - p))
 
@@ -111,36 +164,48 @@ def auc(won: Flags, p: Floats) -> float | None:
     return float(_below(p[won], p[~won]).mean() / (~won).sum())
 
 
-def scores(won: Flags, p: Floats) -> Scores:
-    """Figures of a baseline's probabilities p (n,)."""
-    return Scores(
-        auc=auc(won, p),
-        accuracy=float(((p >= 0.5) == won).mean()),
-        log_loss=float(_log_losses(won, p).mean()),
-        brier=float(((p - won) ** 2).mean()),
-    )
-
-
-def delong_interval(won: Flags, p: Floats) -> Interval | None:
+def delong_interval(won: Flags, p: Floats, alpha: float = 1 - CONFIDENCE) -> Interval | None:
     """DeLong, DeLong & Clarke-Pearson 1988; None with fewer than two of a class."""
     wins, losses = p[won], p[~won]
     if min(len(wins), len(losses)) < 2:
         return None
+    from scipy.special import ndtri
+
     above = _below(wins, losses) / len(losses)
     below = 1 - _below(losses, wins) / len(wins)
     error = float(np.sqrt(above.var(ddof=1) / len(wins) + below.var(ddof=1) / len(losses)))
-    middle = float(above.mean())
-    return Interval(max(0.0, middle - Z * error), min(1.0, middle + Z * error))
+    middle, z = float(above.mean()), float(ndtri(1 - alpha / 2))
+    return Interval(max(0.0, middle - z * error), min(1.0, middle + z * error))
+
+
+def _bins(p: Floats) -> list[NDArray[np.intp]]:
+    """Rows by predicted P(win) in ten bins of equal count, the lowest first; empty ones left out."""
+    return [rows for rows in np.array_split(np.argsort(p, kind="stable"), CALIBRATION_BINS) if len(rows)]
 
 
 def calibration_error(won: Flags, p: Floats) -> float:
     """Expected calibration error over ten bins of equal count."""
-    bins = np.array_split(np.argsort(p, kind="stable"), CALIBRATION_BINS)
-    return float(sum(abs(p[rows].mean() - won[rows].mean()) * len(rows) for rows in bins if len(rows)) / len(p))
+    return float(sum(abs(p[rows].mean() - won[rows].mean()) * len(rows) for rows in _bins(p)) / len(p))
+
+
+def spiegelhalter_p(won: Flags, p: Floats) -> float | None:
+    """Two-sided p-value of the claim that P(win) is p; None where every p is certain or a half."""
+    from scipy.special import ndtr
+
+    spread = float(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
+    if spread <= 0:
+        return None
+    z = float(((won - p) * (1 - 2 * p)).sum()) / float(np.sqrt(spread))
+    return float(2 * ndtr(-abs(z)))
 
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
+
+
+def _ratios(part: Floats, whole: Floats) -> Floats:
+    ratios: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return ratios
 
 
 class SessionBootstrap:
@@ -159,9 +224,10 @@ class SessionBootstrap:
         by_session = np.bincount(self.place, weights=values, minlength=self.sessions)
         return np.asarray(self.draws @ by_session, dtype=np.float64)
 
-    def means(self, values: NDArray[Any]) -> Floats:
-        means: Floats = self.sums(values) / self.sums(np.ones(len(self.place)))
-        return means
+    def means(self, values: NDArray[Any], where: NDArray[Any] | None = None) -> Floats:
+        """The mean over the rows `where` (n,) holds, all by default; NaN in a resample without one."""
+        held = np.ones(len(self.place)) if where is None else where
+        return _ratios(self.sums(np.where(held, values, 0.0)), self.sums(held))
 
     def aucs(self, won: Flags, p: Floats) -> Floats:
         """The AUC in each resample, NaN where it lacks a class: pairs are counted once for each pair of sessions."""
@@ -171,21 +237,104 @@ class SessionBootstrap:
             beaten = _below(p[won], p[~won][loss_place == column])
             pairs[:, column] = np.bincount(win_place, weights=beaten, minlength=self.sessions)
         ranked = ((self.draws @ pairs) * self.draws).sum(axis=1)
-        possible = self.sums(won) * self.sums(~won)
-        aucs: Floats = np.divide(ranked, possible, out=np.full(RESAMPLES, np.nan), where=possible > 0)
-        return aucs
+        return _ratios(ranked, self.sums(won) * self.sums(~won))
 
-    def interval(self, resampled: Floats) -> Interval | None:
-        """The percentile interval; None with a single session."""
+    def average_precisions(self, won: Flags, p: Floats) -> Floats:
+        """Average precision in each resample; equal probabilities are one threshold."""
+        order = np.argsort(-p, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+        hit, place = won[order], self.place[order]
+        found = []
+        for start in range(0, RESAMPLES, DRAWS_AT_ONCE):
+            count = self.draws[start : start + DRAWS_AT_ONCE, place].astype(np.float64)
+            said, right = np.cumsum(count, axis=1)[:, ends], np.cumsum(count * hit, axis=1)[:, ends]
+            precision = np.divide(right, said, out=np.zeros_like(right), where=said > 0)
+            gained = np.diff(right, axis=1, prepend=0.0)
+            found.append(_ratios((precision * gained).sum(axis=1), right[:, -1]))
+        return np.concatenate(found)
+
+    def calibration_errors(self, won: Flags, p: Floats) -> Floats:
+        """The calibration error in each resample, over the bins of all rows."""
+        total = np.zeros(RESAMPLES)
+        for rows in _bins(p):
+            off = np.zeros(len(p))
+            off[rows] = p[rows] - won[rows]
+            total += np.abs(self.sums(off))
+        return total / self.sums(np.ones(len(p)))
+
+    def interval(self, value: float | None, resampled: Floats, alpha: float = 1 - CONFIDENCE) -> Interval | None:
+        """value +- t(sessions - 1) * the resampled standard error, made unbiased; None with a single session."""
         known = resampled[np.isfinite(resampled)]
-        if self.sessions < 2 or not known.size:
+        if value is None or self.sessions < 2 or not known.size:
             return None
-        low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Interval(float(low), float(high))
+        from scipy.special import stdtrit
+
+        error = float(known.std()) * float(np.sqrt(self.sessions / (self.sessions - 1)))
+        half = float(stdtrit(self.sessions - 1, 1 - alpha / 2)) * error
+        return Interval(value - half, value + half)
 
 
 def _wider(first: Interval | None, second: Interval | None) -> Interval | None:
     return max((each for each in (first, second) if each is not None), key=lambda each: each.width, default=None)
+
+
+def _auc_interval(
+    rows: Rows, p: Floats, resampled: Floats, bootstrap: SessionBootstrap, alpha: float
+) -> Interval | None:
+    return _wider(delong_interval(rows.won, p, alpha), bootstrap.interval(auc(rows.won, p), resampled, alpha))
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def scores(rows: Rows, rule: Rule, bootstrap: SessionBootstrap) -> Scores:
+    """Figures of any rule on the rows."""
+    correct = (rule.p >= 0.5) == rows.won
+    earned = rule.taken & np.isfinite(rows.r)
+    mean_r = _mean(rows.r[earned])
+    own_auc = auc(rows.won, rule.p)
+    return Scores(
+        auc=own_auc,
+        auc_interval=(
+            None
+            if own_auc is None
+            else _auc_interval(rows, rule.p, bootstrap.aucs(rows.won, rule.p), bootstrap, 1 - CONFIDENCE)
+        ),
+        accuracy=float(correct.mean()),
+        accuracy_interval=bootstrap.interval(float(correct.mean()), bootstrap.means(correct)),
+        log_loss=float(log_losses(rows.won, rule.p).mean()),
+        brier=float(((rule.p - rows.won) ** 2).mean()),
+        n_taken=int(rule.taken.sum()),
+        mean_r_taken=mean_r,
+        mean_r_taken_interval=bootstrap.interval(mean_r, bootstrap.means(rows.r, earned)),
+    )
+
+
+def compared_log_loss(won: Flags, p: Floats, other: Floats, bootstrap: SessionBootstrap) -> Estimate:
+    """By how much the log-loss of p exceeds that of another rule on the same rows, paired: negative is better."""
+    difference = log_losses(won, p) - log_losses(won, other)
+    return Estimate(float(difference.mean()), bootstrap.interval(float(difference.mean()), bootstrap.means(difference)))
+
+
+def _deciles(rows: Rows, p: Floats) -> list[Decile]:
+    base = float(rows.won.mean())
+    return [
+        Decile(
+            n=len(part),
+            mean_p=float(p[part].mean()),
+            win_rate=float(rows.won[part].mean()),
+            lift=_ratio(float(rows.won[part].mean()), base),
+            mean_r=_mean(rows.r[part][np.isfinite(rows.r[part])]),
+        )
+        for part in _bins(p)
+    ]
+
+
+def _mcc(tp: Any, fp: Any, tn: Any, fn: Any) -> Floats:
+    """Matthews' correlation; NaN where a row or column of the confusion matrix is empty."""
+    tp, fp, tn, fn = (np.atleast_1d(np.asarray(count, dtype=np.float64)) for count in (tp, fp, tn, fn))
+    return _ratios(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
 
 
 def _taken_minus_all(r: Floats, taken: Flags, bootstrap: SessionBootstrap) -> Estimate | None:
@@ -193,65 +342,116 @@ def _taken_minus_all(r: Floats, taken: Flags, bootstrap: SessionBootstrap) -> Es
     chosen = known & taken
     if not chosen.any():
         return None
-    result = np.where(known, r, 0.0)
-    n_taken, n_known = bootstrap.sums(chosen), bootstrap.sums(known)
-    with np.errstate(invalid="ignore"):
-        resampled = bootstrap.sums(result * chosen) / n_taken - bootstrap.sums(result) / n_known
-    return Estimate(float(r[chosen].mean() - r[known].mean()), bootstrap.interval(resampled))
+    value = float(r[chosen].mean() - r[known].mean())
+    return Estimate(value, bootstrap.interval(value, bootstrap.means(r, chosen) - bootstrap.means(r, known)))
 
 
-def evaluate(rows: Rows, p: Floats, taken: Flags, seed: int) -> Evaluation:
-    """Judge calibrated probabilities p (n,) and decisions `taken` (n,) on n >= 1 out-of-sample rows."""
-    won = rows.won
+def evaluate(
+    rows: Rows,
+    model: Rule,
+    seed: int,
+    *,
+    attempts: int = 1,
+    geometry_taken: Flags | None = None,
+    others: Mapping[str, Rule] | None = None,
+) -> Evaluation:
+    """Judge a model on n >= 1 out-of-sample rows, beside geometry and `others` by name.
+
+    `attempts` says how many candidates were tried on these rows, this one included; `geometry_taken` (n,) which trades
+    geometry lets through (all by default).
+    """
+    won, p = rows.won, model.p
     n, wins = len(won), int(won.sum())
-    losses = n - wins
     said_win = p >= 0.5
     correct = said_win == won
     base_rate = wins / n
+    majority_accuracy = max(base_rate, 1 - base_rate)
     bootstrap = SessionBootstrap(rows.session, seed)
-    own, geometry = scores(won, p), scores(won, rows.p_geometry)
-
-    gain = _log_losses(won, rows.p_geometry) - _log_losses(won, p)
+    geometry_rule = Rule(rows.p_geometry, np.ones(n, dtype=bool) if geometry_taken is None else geometry_taken)
+    own, geometry = scores(rows, model, bootstrap), scores(rows, geometry_rule, bootstrap)
+    over_majority = own.accuracy - majority_accuracy
     majority = np.maximum(bootstrap.means(won), bootstrap.means(~won))
+
     aucs = bootstrap.aucs(won, p)
     skill_auc = None
     if own.auc is not None and geometry.auc is not None:
-        over_geometry = bootstrap.interval(aucs - bootstrap.aucs(won, rows.p_geometry))
-        skill_auc = Estimate(own.auc - geometry.auc, over_geometry)
+        value = own.auc - geometry.auc
+        skill_auc = Estimate(value, bootstrap.interval(value, aucs - bootstrap.aucs(won, rows.p_geometry)))
+    against_geometry = compared_log_loss(won, rows.p_geometry, p, bootstrap)
+
     true_positives, said_wins = int((said_win & won).sum()), int(said_win.sum())
+    false_positives = said_wins - true_positives
+    true_negatives, false_negatives = n - wins - false_positives, wins - true_positives
+    tp, fp = bootstrap.sums(said_win & won), bootstrap.sums(said_win & ~won)
+    tn, fn = bootstrap.sums(~said_win & ~won), bootstrap.sums(~said_win & won)
+    mcc = float(_mcc(true_positives, false_positives, true_negatives, false_negatives)[0])
     known_r = np.isfinite(rows.r)
-    chosen = known_r & taken
+    figures: dict[str, tuple[float | None, Floats]] = {
+        "precision": (_ratio(true_positives, said_wins), _ratios(tp, tp + fp)),
+        "recall": (_ratio(true_positives, wins), _ratios(tp, tp + fn)),
+        "f1": (_ratio(2 * true_positives, said_wins + wins), _ratios(2 * tp, 2 * tp + fp + fn)),
+        "mcc": (None if np.isnan(mcc) else mcc, _mcc(tp, fp, tn, fn)),
+        "average_precision": (average_precision(won, p), bootstrap.average_precisions(won, p)),
+        "brier": (own.brier, bootstrap.means((p - won) ** 2)),
+        "log_loss": (own.log_loss, bootstrap.means(log_losses(won, p))),
+        "calibration_error": (calibration_error(won, p), bootstrap.calibration_errors(won, p)),
+        "mean_r": (_mean(rows.r[known_r]), bootstrap.means(rows.r, known_r)),
+    }
+    others = others or {}
     return Evaluation(
         n=n,
         wins=wins,
-        losses=losses,
+        losses=n - wins,
         sessions=bootstrap.sessions,
+        attempts=attempts,
         accuracy=own.accuracy,
-        precision=_ratio(true_positives, said_wins),
-        recall=_ratio(true_positives, wins),
-        f1=_ratio(2 * true_positives, said_wins + wins),
+        precision=figures["precision"][0],
+        recall=figures["recall"][0],
+        f1=figures["f1"][0],
+        mcc=figures["mcc"][0],
         true_positives=true_positives,
-        false_positives=said_wins - true_positives,
-        true_negatives=losses - (said_wins - true_positives),
-        false_negatives=wins - true_positives,
+        false_positives=false_positives,
+        true_negatives=true_negatives,
+        false_negatives=false_negatives,
         auc=own.auc,
-        auc_interval=_wider(delong_interval(won, p), bootstrap.interval(aucs)),
+        auc_interval=own.auc_interval,
+        auc_bound=None if own.auc is None else _auc_interval(rows, p, aucs, bootstrap, (1 - CONFIDENCE) / attempts),
+        average_precision=figures["average_precision"][0],
         brier=own.brier,
         log_loss=own.log_loss,
         calibration_error=calibration_error(won, p),
+        spiegelhalter_p=spiegelhalter_p(won, p),
         base_rate=base_rate,
         base_rate_brier=base_rate * (1 - base_rate),
-        base_rate_log_loss=float(_log_losses(won, np.full(n, base_rate)).mean()),
-        majority_accuracy=max(base_rate, 1 - base_rate),
+        base_rate_log_loss=float(log_losses(won, np.full(n, base_rate)).mean()),
+        majority_accuracy=majority_accuracy,
         accuracy_over_majority=Estimate(
-            own.accuracy - max(base_rate, 1 - base_rate), bootstrap.interval(bootstrap.means(correct) - majority)
+            over_majority, bootstrap.interval(over_majority, bootstrap.means(correct) - majority)
         ),
         geometry=geometry,
-        skill_log_loss=Estimate(float(gain.mean()), bootstrap.interval(bootstrap.means(gain))),
+        skill_log_loss=against_geometry,
         skill_auc=skill_auc,
         n_r=int(known_r.sum()),
-        mean_r=float(rows.r[known_r].mean()) if known_r.any() else None,
-        n_taken=int(taken.sum()),
-        mean_r_taken=float(rows.r[chosen].mean()) if chosen.any() else None,
-        taken_minus_all=_taken_minus_all(rows.r, taken, bootstrap),
+        mean_r=figures["mean_r"][0],
+        n_taken=own.n_taken,
+        mean_r_taken=own.mean_r_taken,
+        taken_minus_all=_taken_minus_all(rows.r, model.taken, bootstrap),
+        intervals={
+            "accuracy": own.accuracy_interval,
+            "mean_r_taken": own.mean_r_taken_interval,
+            **{name: bootstrap.interval(value, resampled) for name, (value, resampled) in figures.items()},
+        },
+        deciles=_deciles(rows, p),
+        baselines={name: scores(rows, rule, bootstrap) for name, rule in others.items()},
+        worse_than={name: compared_log_loss(won, p, rule.p, bootstrap) for name, rule in others.items()},
     )
+
+
+def average_precision(won: Flags, p: Floats) -> float | None:
+    """Sum over thresholds of (recall gained) * precision; None without a win."""
+    if not won.any():
+        return None
+    order = np.argsort(-p, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
+    right = np.cumsum(won[order])[ends]
+    return float((np.diff(right, prepend=0) * right / (ends + 1)).sum() / won.sum())

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from ml.features import FEATURES, Feature, Kind
-from ml.words import Decision, Gate, ModelStatus, PredictionMode, tested_on, trained_on
+from ml.words import Algorithm, Decision, Gate, Label, ModelStatus, PredictionMode, tested_on, trained_on
 from positions.models import allowed, book_field, money_field, word_field
 from positions.words import Feed, Outcome, Side
 
@@ -65,7 +65,8 @@ class MLModel(models.Model):
 
     book = book_field()
     version = models.CharField(max_length=64)
-    algorithm = models.CharField(max_length=32)
+    algorithm = word_field(Algorithm, default=Algorithm.XGBOOST)
+    label = word_field(Label, default=Label.NET)
     status = word_field(ModelStatus, default=ModelStatus.CANDIDATE)
     gate = word_field(Gate)
     gate_reasons = models.JSONField(default=list)
@@ -78,18 +79,20 @@ class MLModel(models.Model):
     n_train = models.PositiveIntegerField("trained on", help_text="trades")
     n_validation = models.PositiveIntegerField("validated on", help_text="trades")
     n_test = models.PositiveIntegerField("tested on", help_text="trades")
-    test_from = models.DateField()
+    tested_from = models.DateField(help_text="first session of all test windows")
+    test_from = models.DateField(help_text="first session of the last test window, which this very model never saw")
     test_to = models.DateField()
-    threshold = models.FloatField(null=True)
+    threshold = models.FloatField(null=True, help_text="P(win) above which a trade of the mean plan pays")
     metrics = models.JSONField(help_text="pooled out-of-sample figures with intervals and baselines")
     folds = models.JSONField(help_text="the same, a window each")
-    importance = models.JSONField(help_text="gain by feature")
+    importance = models.JSONField(help_text="by column: mean gain of its splits, mean size of its contribution (SHAP)")
     manifest = models.JSONField(help_text="parameters, fold boundaries, library versions: what retraining needs")
     created_at = models.DateTimeField()
     serving_book = models.CharField(max_length=64, null=True)
     promoted_at = models.DateTimeField(null=True)
     promoted_by = models.CharField(max_length=150, blank=True)
     promotion_reason = models.CharField(max_length=300, blank=True)
+    override_until = models.DateTimeField(null=True, help_text="it serves without having passed its gate, until then")
 
     class Meta:
         db_table = "ml_models"
@@ -107,6 +110,8 @@ class MLModel(models.Model):
             ),
             allowed("status", ModelStatus, "model_status"),
             allowed("gate", Gate, "model_gate"),
+            allowed("algorithm", Algorithm, "model_algorithm"),
+            allowed("label", Label, "model_label"),
         ]
         indexes = [models.Index(fields=["-created_at", "-id"], name="model_newest")]
 
@@ -127,6 +132,28 @@ class MLModel(models.Model):
         return f"{self.test_from} to {self.test_to}"
 
 
+class LeakageCheck(models.Model):
+    """What check_leakage found of a feature set: whether any feature knows the future, and whether every planted leak
+    was caught."""
+
+    feature_set = models.CharField(max_length=16)
+    checked_at = models.DateTimeField()
+    inputs_sha256 = models.CharField(max_length=64, help_text="of the bars it looked at")
+    points = models.PositiveIntegerField(help_text="moments after which everything was altered")
+    compared = models.PositiveIntegerField(help_text="feature values compared byte by byte")
+    is_clean = models.BooleanField()
+    leaks = models.JSONField(default=list, help_text="features that changed before the moment")
+    caught = models.JSONField(default=dict, help_text="{planted leak: points at which it was found}")
+
+    class Meta:
+        db_table = "ml_leakage_checks"
+        ordering = ["-checked_at", "-id"]
+        indexes = [models.Index(fields=["feature_set", "-checked_at"], name="leakage_of_a_feature_set")]
+
+    def __str__(self) -> str:
+        return f"{self.feature_set}: {'clean' if self.is_clean else 'not clean'}"
+
+
 class Prediction(models.Model):
     """What a model said of a signal before its outcome existed. Never changed, except that the outcome is joined."""
 
@@ -140,6 +167,10 @@ class Prediction(models.Model):
     threshold = models.FloatField(null=True)
     decision = word_field(Decision)
     reason = models.CharField(max_length=100, blank=True)
+    overridden = models.BooleanField(default=False, help_text="the model serves without having passed its gate")
+    contributions = models.JSONField(
+        null=True, help_text="what moved it most: {feature, value, log_odds}, added behind the signal"
+    )
     latency_us = models.FloatField(help_text="microseconds from features to decision")
     predicted_at = models.DateTimeField()
     outcome = word_field(Outcome, null=True)

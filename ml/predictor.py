@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from django.conf import settings
+from numpy.typing import NDArray
 
 from ml.artifact import ArtifactRefused, unseal
 from ml.calibration import Calibrator, calibrator_from_dict
-from ml.encoder import Encoder
+from ml.encoder import Columns, Encoder
 from ml.features import FEATURE_SET
+from ml.learners import Scorer, scorer_from
 from ml.models import MLModel
+from ml.payoff import Payoff
 from ml.registry import champion
-from ml.words import Decision
-
-if TYPE_CHECKING:
-    from xgboost import Booster
+from ml.words import Algorithm, Decision
 
 FeatureRow = Mapping[str, float | str | None]
 
@@ -42,10 +42,10 @@ class Score:
 
 @dataclass(frozen=True)
 class _Loaded:
-    booster: "Booster"
+    scorer: Scorer
     encoder: Encoder
     calibrator: Calibrator
-    threshold: float | None
+    payoff: Payoff | None
 
     def probabilities(self, features: FeatureRow) -> tuple[float, float]:
         """Raw and calibrated P(win). Raises ModelUnusable for a missing feature or an unreadable value."""
@@ -55,16 +55,24 @@ class _Loaded:
             raise ModelUnusable(f"feature {error} is missing from the row; the model cannot score it") from error
         except (TypeError, ValueError) as error:
             raise ModelUnusable(f"a feature of the row is not a number: {error}") from error
-        raw = self.booster.inplace_predict(encoded).astype(np.float64)
+        raw = self.scorer.raw(encoded)
         return float(raw[0]), float(self.calibrator.apply(raw)[0])
 
 
-def _decide(p_win: float, threshold: float | None) -> tuple[Decision, str]:
-    if threshold is None:
-        return Decision.ABSTAIN, "no threshold: the mean win and loss in R were unknown at training"
-    if p_win > threshold:
-        return Decision.TAKE, f"P(win) {p_win:.3f} above {threshold:.3f}, where a trade pays"
-    return Decision.SKIP, f"P(win) {p_win:.3f} not above {threshold:.3f}, where a trade pays"
+_BECAUSE = {
+    Decision.TAKE: "above {:.3f}, where a trade of this plan pays",
+    Decision.SKIP: "below {:.3f}, where a trade of this plan pays",
+    Decision.ABSTAIN: "too near {:.3f}, where a trade of this plan pays, to say",
+}
+
+
+def _decide(p_win: float, payoff: Payoff | None, reward: float | str | None) -> tuple[Decision, float | None, str]:
+    if payoff is None:
+        return Decision.ABSTAIN, None, "too few wins and losses in R were known at training to say where a trade pays"
+    if not isinstance(reward, float):
+        return Decision.ABSTAIN, None, "the plan's reward to risk is not known"
+    decision, threshold = payoff.decide(p_win, reward), payoff.threshold(reward)
+    return decision, threshold, f"P(win) {p_win:.3f} {_BECAUSE[decision].format(threshold)}"
 
 
 class Predictor:
@@ -91,15 +99,13 @@ class Predictor:
         except ArtifactRefused as refused:
             raise ModelUnusable(f"model {self.model}: {refused}") from refused
 
-        from xgboost import Booster
-
-        booster = Booster()
-        booster.load_model(bytearray(artifact.booster))
-        booster.set_param({"nthread": 1})
         encoder = Encoder.from_dict(artifact.encoder)
-        if booster.feature_names != list(encoder.columns):
-            raise ModelUnusable(f"model {self.model}: its trees were grown on other columns than its encoder makes")
-        loaded = _Loaded(booster, encoder, calibrator_from_dict(artifact.calibrator), artifact.threshold)
+        try:
+            scorer = scorer_from(Algorithm(artifact.algorithm), artifact.scorer, encoder.columns)
+        except ValueError as error:
+            raise ModelUnusable(f"model {self.model}: {error}") from error
+        payoff = Payoff.from_dict(artifact.payoff) if artifact.payoff else None
+        loaded = _Loaded(scorer, encoder, calibrator_from_dict(artifact.calibrator), payoff)
         loaded.probabilities(dict.fromkeys((*encoder.names, *(name for name, _ in encoder.categories))))
         return loaded
 
@@ -112,13 +118,18 @@ class Predictor:
         loaded = self._loaded
         began = perf_counter_ns()
         p_raw, p_win = loaded.probabilities(features)
-        decision, reason = _decide(p_win, loaded.threshold)
+        decision, threshold, reason = _decide(p_win, loaded.payoff, features.get("reward_to_risk"))
         return Score(
             p_raw=p_raw,
             p_win=p_win,
             p_geometry=p_geometry,
-            threshold=loaded.threshold,
+            threshold=threshold,
             decision=decision,
             reason=reason,
             latency_us=(perf_counter_ns() - began) / 1000,
         )
+
+    def probabilities(self, columns: Columns) -> NDArray[np.float64]:
+        """Calibrated P(win) of many signals at once, features by name as columns (n,). Raises ModelUnusable."""
+        loaded = self._loaded
+        return loaded.calibrator.apply(loaded.scorer.raw(loaded.encoder.encode(columns)))

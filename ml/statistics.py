@@ -133,3 +133,33 @@ def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval |
 
 def _constant(values: Floats) -> bool:
     return len(values) < 2 or float(np.ptp(values)) == 0.0
+
+
+def probabilistic_sharpe(returns: Floats, benchmark: float = 0.0) -> float | None:
+    """Probability that the true Sharpe ratio a period exceeds `benchmark`, skew and fat tails considered.
+
+    Phi((SR - SR*) sqrt(n - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR^2)), SR not annualised, g3 and g4 the sample's
+    skewness and raw kurtosis (Bailey & Lopez de Prado 2012). None below three periods or without variance.
+    """
+    sharpe = sharpe_per_trade(returns)
+    if sharpe is None or len(returns) < 3:
+        return None
+    from scipy.special import ndtr
+
+    z = (returns - np.mean(returns)) / np.std(returns)
+    skewness, kurtosis = float(np.mean(z**3)), float(np.mean(z**4))
+    spread = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
+    return float(ndtr((sharpe - benchmark) * np.sqrt(len(returns) - 1) / np.sqrt(spread))) if spread > 0 else None
+
+
+def best_of_nothing(trials: Sequence[float]) -> float:
+    """The Sharpe ratio that the best of so many worthless trials is expected to show, 0 for a single one.
+
+    sd(SR) [(1 - g) Phi^-1(1 - 1/N) + g Phi^-1(1 - 1/(N e))], g Euler's constant (Bailey & Lopez de Prado 2014).
+    """
+    if len(trials) < 2:
+        return 0.0
+    from scipy.special import ndtri
+
+    n, euler = len(trials), float(np.euler_gamma)
+    return float(np.std(trials, ddof=1)) * float((1 - euler) * ndtri(1 - 1 / n) + euler * ndtri(1 - 1 / (n * np.e)))

@@ -15,6 +15,23 @@ class Gate(StrEnum):
     INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
 
 
+class Label(StrEnum):
+    """What a model learns to foresee: `net`, how the trade ended as it was executed, after costs; `plan`, how it would
+    have ended had nothing but its stop, its target and the session's close ended it."""
+
+    NET = "net"
+    PLAN = "plan"
+
+
+class Algorithm(StrEnum):
+    """`xgboost` is the model, the others are its challengers; `river` learns on after every closed trade."""
+
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    LOGISTIC = "logistic"
+    RIVER = "river"
+
+
 class PredictionMode(StrEnum):
     OFF = "off"
     SHADOW = "shadow"

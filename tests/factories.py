@@ -11,7 +11,7 @@ from factory.django import DjangoModelFactory
 
 from ml.features import FEATURE_SET, FEATURES, Kind
 from ml.models import MLModel, TradeFeatures
-from ml.words import Gate, ModelStatus
+from ml.words import Algorithm, Gate, ModelStatus
 from positions.models import Trade
 from positions.words import ExitReason, Feed, Outcome, Side, TradeStatus
 
@@ -124,7 +124,7 @@ class MLModelFactory(DjangoModelFactory[MLModel]):
 
     book = "simulated"
     version = factory.Sequence(lambda n: f"20240103-{n + 1}")
-    algorithm = "xgboost"
+    algorithm = Algorithm.XGBOOST
     gate = Gate.PASS
     feature_set = FEATURE_SET
     artifact = "bm8gYXJ0aWZhY3Q="
@@ -132,6 +132,7 @@ class MLModelFactory(DjangoModelFactory[MLModel]):
     data_hash = "0" * 64
     seed = 7
     n_train, n_validation, n_test = 700, 150, 750
+    tested_from = factory.LazyAttribute(lambda row: row.created_at.date() - timedelta(days=90))
     test_from = factory.LazyAttribute(lambda row: row.created_at.date() - timedelta(days=30))
     test_to = factory.LazyAttribute(lambda row: row.created_at.date())
     threshold = 0.36

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.features import MODEL_FEATURES, Kind
-from ml.model_trainer import TrainingData
 from ml.models import TradeFeatures
+from ml.training_data import TrainingData
 from positions.models import Trade
 from positions.words import Outcome
 from tests.factories import TradeFactory, TradeFeaturesFactory
@@ -61,8 +61,11 @@ def training_data(
         data_hash="0" * 64,
         n_incomplete=0,
         n_other_feature_set=0,
+        n_unlabelled=0,
+        shadow=np.zeros(n, dtype=bool),
         missing={},
         exit_settings={},
+        feeds={},
     )
 
 

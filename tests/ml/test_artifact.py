@@ -14,10 +14,11 @@ from ml.artifact import Artifact, ArtifactRefused, Refusal, fingerprint, seal, u
 KEY = "k" * 50
 MODEL = Artifact(
     feature_set="0123456789abcdef",
-    booster=bytes(range(256)) * 8,
+    algorithm="xgboost",
+    scorer=bytes(range(256)) * 8,
     encoder={"names": ["rsi14"], "mean": [50.0], "scale": [12.5], "categories": {"side": ["long", "short"]}},
     calibrator={"method": "platt", "slope": 0.8, "intercept": -0.1},
-    threshold=0.36,
+    payoff={"win": 0.1, "win_per_reward": 0.9, "loss": 1.0, "band": 0.01},
 )
 
 
@@ -37,7 +38,8 @@ def test_what_was_sealed_is_opened():
 def test_equal_models_have_equal_text_even_where_their_parts_are_other_objects():
     copied = Artifact(
         feature_set="".join(list(MODEL.feature_set)),
-        booster=bytes(bytearray(MODEL.booster)),
+        algorithm="".join(list(MODEL.algorithm)),
+        scorer=bytes(bytearray(MODEL.scorer)),
         encoder={
             "names": ["rsi" + str(14)],
             "mean": [50.0],
@@ -45,7 +47,7 @@ def test_equal_models_have_equal_text_even_where_their_parts_are_other_objects()
             "categories": {"side": ["long", "short"]},
         },
         calibrator={"method": "platt", "slope": 0.8, "intercept": -0.1},
-        threshold=0.36,
+        payoff=dict(MODEL.payoff),
     )
     assert seal(copied, KEY) == seal(MODEL, KEY)
 
@@ -100,7 +102,7 @@ def test_an_unsigned_pickle_is_refused_before_a_byte_of_it_is_parsed():
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"garbage", pickle.dumps(7), pickle.dumps({"threshold": 1}), pickle.dumps([1, 2])[:-3]]
+    "payload", [b"", b"garbage", pickle.dumps(7), pickle.dumps({"payoff": 1}), pickle.dumps([1, 2])[:-3]]
 )
 def test_signed_nonsense_is_refused_as_no_model(payload):
     with pytest.raises(ArtifactRefused) as refused:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from ml.evaluation import Rows, SessionBootstrap, auc, calibration_error, delong_interval, evaluate
+from ml.evaluation import (
+    Rows,
+    Rule,
+    SessionBootstrap,
+    auc,
+    calibration_error,
+    delong_interval,
+    evaluate,
+)
 
 
 def rows_of(seed, n=900, sessions=60, skill=0.8):
@@ -23,7 +31,7 @@ def rows_of(seed, n=900, sessions=60, skill=0.8):
 
 def test_point_figures_are_those_of_scikit_learn():
     rows, p = rows_of(1)
-    result = evaluate(rows, p, p > 0.4, seed=7)
+    result = evaluate(rows, Rule(p, p > 0.4), seed=7)
     said = p >= 0.5
     assert result.accuracy == pytest.approx(metrics.accuracy_score(rows.won, said))
     assert result.precision == pytest.approx(metrics.precision_score(rows.won, said))
@@ -78,14 +86,14 @@ def test_the_auc_interval_is_the_wider_of_two_and_widens_when_days_move_together
         np.where(np.random.default_rng(0).random(len(p)) < 0.7, day, rows.won), rows.p_geometry, rows.r, rows.session
     )
     p_day = np.clip(p + np.where(day, 0.1, -0.1), 0.01, 0.99)
-    result = evaluate(together, p_day, p_day > 0.4, seed=7)
+    result = evaluate(together, Rule(p_day, p_day > 0.4), seed=7)
     assert result.auc_interval.width >= delong_interval(together.won, p_day).width
 
 
 def test_a_model_that_repeats_geometry_has_no_skill_and_one_that_knows_more_has():
     rows, p = rows_of(5)
-    none = evaluate(rows, rows.p_geometry, p > 0, seed=7)
-    some = evaluate(rows, p, p > 0.45, seed=7)
+    none = evaluate(rows, Rule(rows.p_geometry, p > 0), seed=7)
+    some = evaluate(rows, Rule(p, p > 0.45), seed=7)
     assert (none.skill_log_loss.value, none.skill_auc.value) == (0, 0)
     assert none.skill_log_loss.interval.low == 0 == none.taken_minus_all.value
     assert some.skill_log_loss.interval.low > 0
@@ -104,7 +112,7 @@ def test_calibration_error_is_zero_for_honest_and_large_for_shifted_probabilitie
 @pytest.mark.parametrize("won", [True, False])
 def test_with_one_class_what_is_undefined_is_none(won):
     rows = Rows(np.full(20, won), np.full(20, 0.4), np.full(20, 1.0), np.datetime64("2024-01-01") + np.arange(20) % 4)
-    result = evaluate(rows, np.full(20, 0.3), np.zeros(20, dtype=bool), seed=7)
+    result = evaluate(rows, Rule(np.full(20, 0.3), np.zeros(20, dtype=bool)), seed=7)
     assert (result.auc, result.auc_interval, result.skill_auc) == (None, None, None)
     assert (result.precision, result.mean_r_taken, result.taken_minus_all) == (None, None, None)
     assert (result.recall is None) == (not won)
@@ -113,7 +121,7 @@ def test_with_one_class_what_is_undefined_is_none(won):
 
 def test_one_row_of_one_session_is_judged_without_an_interval():
     rows = Rows(np.array([True]), np.array([0.4]), np.array([np.nan]), np.array(["2024-01-02"], dtype="datetime64[D]"))
-    result = evaluate(rows, np.array([0.7]), np.array([True]), seed=7)
+    result = evaluate(rows, Rule(np.array([0.7]), np.array([True])), seed=7)
     assert (result.n, result.sessions, result.accuracy) == (1, 1, 1.0)
     assert result.accuracy_over_majority.interval is None
     assert (result.n_r, result.mean_r) == (0, None)
@@ -122,7 +130,7 @@ def test_one_row_of_one_session_is_judged_without_an_interval():
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
     rows, p = rows_of(7)
-    first, again, other = (evaluate(rows, p, p > 0.4, seed).skill_log_loss for seed in (7, 7, 8))
+    first, again, other = (evaluate(rows, Rule(p, p > 0.4), seed).skill_log_loss for seed in (7, 7, 8))
     assert first == again
     assert first != other
 
@@ -133,6 +141,6 @@ def test_intervals_cover_the_truth_in_about_95_of_100_samples():
     covered = 0
     for seed in range(2000):
         rows, p = rows_of(seed, n=600)
-        interval = evaluate(rows, p, p > 0.4, seed).auc_interval
+        interval = evaluate(rows, Rule(p, p > 0.4), seed).auc_interval
         covered += interval.low <= truth <= interval.high
     assert 0.935 <= covered / 2000 <= 0.965

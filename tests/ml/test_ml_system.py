@@ -9,6 +9,7 @@ from ml.feature_extractor import FeatureExtractor
 from ml.ml_system import MLSystem
 from ml.model_trainer import ModelTrainer
 from ml.models import MLModel, Prediction, TradeFeatures
+from ml.payoff import Payoff
 from ml.predictor import Predictor
 from ml.words import PredictionMode
 from positions.history import TradeHistory
@@ -22,6 +23,8 @@ from positions.words import Feed, Outcome
 from tests.ml.synthetic import store, training_data
 
 pytestmark = pytest.mark.django_db
+
+NEVER_PAYS = Payoff(win=0, win_per_reward=0, loss=100, band=0)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,11 @@ def test_in_filter_mode_only_a_model_that_earned_it_blocks(market, model, may_fi
     bank, _, signal = market
     model.may_filter = may_filter
     ml = system(market, model, PredictionMode.FILTER)
-    monkeypatch.setattr(ml._predictor, "_loaded", replace(ml._predictor._loaded, threshold=1.0))
+    monkeypatch.setattr(
+        ml._predictor,
+        "_loaded",
+        replace(ml._predictor._loaded, payoff=NEVER_PAYS),
+    )
     opinion = ml.on_signal(signal, bank)
     assert opinion == (Opinion(take=False, reason="model_skips") if may_filter else Opinion(take=True))
 

@@ -12,7 +12,7 @@ from ml.features import FEATURE_SET
 from ml.model_trainer import ModelTrainer
 from ml.predictor import ModelUnusable, Predictor
 from ml.registry import promote
-from ml.words import Decision
+from ml.words import Algorithm, Decision, Gate
 from tests.factories import MLModelFactory
 from tests.ml.synthetic import training_data
 
@@ -35,18 +35,22 @@ def trained(django_db_setup, django_db_blocker):
     trainer = ModelTrainer("simulated")
     walk = trainer.walk_forward_validation(data)
     with django_db_blocker.unblock():
-        model = trainer.save_model(data, walk, trainer.evaluate_model(data, walk))
+        model = trainer.save_model(data, walk, replace(trainer.judge(data, walk), gate=Gate.PASS))
         yield Trained(data, walk, model)
         model.delete()
 
 
 def test_serving_one_signal_at_a_time_says_what_was_evaluated(trained):
     predictor, fold = Predictor(trained.model), trained.walk.folds[-1]
+    rule = fold.fits[Algorithm.XGBOOST].rule
     assert len(trained.rows) >= 200
     scores = [predictor.predict(trained.features(row), 0.4) for row in trained.rows]
-    np.testing.assert_allclose([score.p_win for score in scores], fold.p, rtol=0, atol=1e-6)
-    assert [score.decision == Decision.TAKE for score in scores] == list(fold.taken)
-    assert all(score.threshold == fold.threshold and 0 < score.p_raw < 1 for score in scores)
+    np.testing.assert_allclose([score.p_win for score in scores], rule.p, rtol=0, atol=1e-6)
+    assert [score.decision != Decision.SKIP for score in scores] == list(rule.taken)
+    assert {Decision.TAKE, Decision.SKIP} <= {score.decision for score in scores}
+    reward = trained.data.columns["reward_to_risk"][trained.rows]
+    assert [score.threshold for score in scores] == list(fold.payoff.thresholds(reward))
+    assert all(0 < score.p_raw < 1 for score in scores)
 
 
 def test_a_score_says_why_and_how_long_it_took(trained):
@@ -114,17 +118,17 @@ def test_a_model_of_another_feature_set_is_refused(trained):
 
 
 def test_trees_grown_on_columns_in_another_order_are_refused(trained):
-    encoder = trained.walk.folds[-1].encoder.to_dict()
+    encoder = trained.walk.folds[-1].fits[Algorithm.XGBOOST].encoder.to_dict()
     for name in ("names", "mean", "scale"):
         encoder[name][0], encoder[name][1] = encoder[name][1], encoder[name][0]
     with pytest.raises(ModelUnusable, match="other columns"):
         Predictor(resealed(trained.model, encoder=encoder)).load()
 
 
-def test_without_a_threshold_the_model_abstains(trained):
-    score = Predictor(resealed(trained.model, threshold=None)).predict(trained.features(5), 0.4)
+def test_without_a_payoff_the_model_abstains(trained):
+    score = Predictor(resealed(trained.model, payoff=None)).predict(trained.features(5), 0.4)
     assert (score.decision, score.threshold) == (Decision.ABSTAIN, None)
-    assert score.reason.startswith("no threshold")
+    assert score.reason.startswith("too few wins and losses")
 
 
 @pytest.mark.django_db

@@ -24,7 +24,7 @@ def test_train_model_shows_figures_baselines_and_the_verdict_with_its_reasons(tm
     report = tmp_path / "result.json"
     shown = run("train_model", "--book", "simulated", "--seed", "3", "--json", str(report))
     model = MLModel.objects.get()
-    for words in ("AUC-ROC", "geometry", "logistic", "base rate", model.version, model.gate):
+    for words in ("AUC", "geometry", "logistic", "majority class", "lift", model.version, model.gate):
         assert words in shown
     assert f"Trained on {model.n_train} trades (the last of 5 windows)." in shown
     assert (

@@ -1,0 +1,167 @@
+"""A model's figures as tables for the terminal: every figure beside its interval, its n and its baselines."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ml.models import MLModel
+
+RULES = {
+    "xgboost": "XGBoost",
+    "lightgbm": "LightGBM",
+    "logistic": "logistic regression",
+    "river": "River, online",
+    "best_feature": "best single feature",
+    "majority_class": "majority class",
+}
+
+
+def figure(value: float | None, style: str = ".3f") -> str:
+    return "-" if value is None else format(value, style)
+
+
+def bounded(value: float | None, interval: Mapping[str, float] | None, style: str = ".3f") -> str:
+    """A figure and half the width of its 95 % interval, which lies evenly around it."""
+    if value is None or interval is None:
+        return figure(value, style)
+    return f"{value:{style}} ±{(interval['high'] - interval['low']) / 2:.3f}"
+
+
+def estimate(given: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Value and 95 % interval."""
+    if given is None:
+        return "-", "-"
+    interval = given["interval"]
+    return figure(given["value"], "+.3f"), f"{interval['low']:+.3f} to {interval['high']:+.3f}" if interval else "-"
+
+
+def _table(title: str, *headings: str, caption: str = "") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=caption or None,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 0, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
+    """The model and every baseline on the same out-of-sample rows."""
+    table = _table(
+        f"Out of sample: {metrics['n']:,} trades ({metrics['wins']:,} won) in {metrics['sessions']} sessions",
+        "",
+        "AUC",
+        "accuracy",
+        "log-loss",
+        "Brier",
+        "taken",
+        "mean R of these",
+        caption="± is the 95 % interval, by session. Accuracy at P >= 0.5. Results in R after costs.",
+    )
+    own = {
+        "auc": metrics["auc"],
+        "auc_interval": metrics["auc_interval"],
+        "accuracy": metrics["accuracy"],
+        "accuracy_interval": metrics["intervals"]["accuracy"],
+        "log_loss": metrics["log_loss"],
+        "brier": metrics["brier"],
+        "n_taken": metrics["n_taken"],
+        "mean_r_taken": metrics["mean_r_taken"],
+        "mean_r_taken_interval": metrics["intervals"]["mean_r_taken"],
+    }
+    baselines = metrics["baselines"]
+    rules = [
+        (f"model ({RULES[name]})", own),
+        ("geometry, no learning", metrics["geometry"]),
+        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
+    ]
+    for words, row in rules:
+        table.add_row(
+            words,
+            bounded(row["auc"], row["auc_interval"]),
+            bounded(row["accuracy"], row["accuracy_interval"]),
+            figure(row["log_loss"]),
+            figure(row["brier"]),
+            f"{row['n_taken']:,}",
+            bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+.3f"),
+        )
+    shuffled = metrics["shuffled_labels"]
+    if shuffled:
+        table.add_row(f"shuffled outcomes, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
+    return table
+
+
+def skill_table(metrics: Mapping[str, Any]) -> "Table":
+    """What the model adds, each with its interval; above 0 is better."""
+    table = _table("What it adds", "", "value", "95 %")
+    for words, key in (
+        ("AUC over geometry", "skill_auc"),
+        ("log-loss saved over geometry", "skill_log_loss"),
+        ("accuracy over the majority", "accuracy_over_majority"),
+        ("mean R, let through - all", "taken_minus_all"),
+    ):
+        table.add_row(words, *estimate(metrics[key]))
+    return table
+
+
+def detail_table(metrics: Mapping[str, Any]) -> "Table":
+    """The model's other figures."""
+    table = _table("More of the model", "", "value", "95 %")
+    for words, key in (
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("F1", "f1"),
+        ("MCC", "mcc"),
+        ("average precision", "average_precision"),
+        ("calibration error", "calibration_error"),
+        ("mean R, all", "mean_r"),
+    ):
+        value = metrics[key]
+        table.add_row(words, *estimate({"value": value, "interval": metrics["intervals"][key]} if value else None))
+    table.add_row("Spiegelhalter's p", figure(metrics["spiegelhalter_p"]))
+    deflated = metrics.get("deflated_sharpe")
+    if deflated:
+        table.add_row(f"deflated Sharpe, {deflated['trials']} tried", figure(deflated["probability"]))
+    return table
+
+
+def deciles_table(metrics: Mapping[str, Any]) -> "Table":
+    """The test rows in tenths by P(win), the highest first."""
+    table = _table("By predicted P(win), in tenths", "", "trades", "mean P", "won", "lift", "mean R")
+    for number, row in enumerate(reversed(metrics["deciles"]), start=1):
+        table.add_row(
+            f"{number}",
+            f"{row['n']:,}",
+            figure(row["mean_p"]),
+            figure(row["win_rate"]),
+            figure(row["lift"], ".2f"),
+            figure(row["mean_r"], "+.3f"),
+        )
+    return table
+
+
+def show_figures(metrics: Mapping[str, Any], name: str, console: "Console") -> None:
+    """The sentence to know first, then all tables."""
+    if "in_one_sentence" in metrics:
+        console.print(metrics["in_one_sentence"], soft_wrap=True)
+    for table in (rules_table(metrics, name), skill_table(metrics), detail_table(metrics), deciles_table(metrics)):
+        console.print(table)
+
+
+def show_verdicts(model: "MLModel", console: "Console") -> None:
+    """Whether it may skip trades, and why not."""
+    console.print(f"May skip trades: {'yes' if model.may_filter else 'no'}.", soft_wrap=True)
+    for reason in model.metrics["may_filter_reasons"]:
+        console.print(f"  - {reason}", soft_wrap=True)

@@ -1,0 +1,102 @@
+"""Reads a book's closed trades, joined with what was known at their signals, out of the tables."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
+from ml.models import TradeFeatures
+from ml.training_data import TrainingData
+from ml.words import Label
+from positions.models import Trade
+from positions.words import Outcome, TradeStatus
+
+NAMES = tuple(feature.name for feature in MODEL_FEATURES)
+
+#: Where each label stands on a trade: its outcome, its result in R, and when they were known.
+LABEL_COLUMNS = {
+    Label.NET: ("outcome", "r_multiple", "exited_at"),
+    Label.PLAN: ("plan_outcome", "plan_r", "plan_ended_at"),
+}
+
+
+def _utc(times: Sequence[datetime]) -> NDArray[np.datetime64]:
+    return np.array([each.astimezone(UTC).replace(tzinfo=None) for each in times], dtype="datetime64[us]")
+
+
+def _column(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=np.float64 if kind is Kind.CONTINUOUS else object)
+
+
+def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
+    digest = hashlib.sha256(json.dumps([FEATURE_SET, NAMES, label]).encode())
+    for row in rows:
+        digest.update(json.dumps(row, default=str).encode())
+    return digest.hexdigest()
+
+
+def load_training_data(book: str, label: Label = Label.NET, until: datetime | None = None) -> TrainingData:
+    """A book's closed trades, joined with their complete feature rows; two queries.
+
+    A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains. A trade whose label is not
+    known is refused. `until` (aware UTC) leaves out the signals after a moment, as when a model is trained again.
+    """
+    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
+    if until is not None:
+        closed = closed.filter(signal_at__lte=until)
+    features = {
+        key: (complete, feature_set, values)
+        for key, complete, feature_set, *values in TradeFeatures.objects.filter(
+            book=book, signal_key__in=closed.order_by().values("signal_key")
+        )
+        .order_by()
+        .values_list("signal_key", "complete", "feature_set", *NAMES)
+    }
+    trades = sorted(  # here, not in the database: engines collate text differently
+        closed.order_by().values_list(
+            "signal_at", "signal_key", "session", *LABEL_COLUMNS[label], "exit_settings_hash", "feed"
+        ),
+        key=lambda trade: (trade[0], trade[1]),
+    )
+    used, left_out = [], Counter[str]()
+    for trade in trades:
+        complete, feature_set, values = features.get(trade[1], (False, FEATURE_SET, []))
+        if feature_set != FEATURE_SET:
+            left_out["other_feature_set"] += 1
+        elif not complete:
+            left_out["incomplete"] += 1
+        elif trade[3] is None:
+            left_out["unlabelled"] += 1
+        else:
+            used.append((trade, values))
+    start, key, session, outcome, r, end, exit_settings, feeds = (
+        zip(*(trade for trade, _ in used), strict=True) if used else ((),) * 8
+    )
+    table = list(zip(*(values for _, values in used), strict=True)) if used else [()] * len(NAMES)
+    columns = {
+        feature.name: _column(feature.kind, values) for feature, values in zip(MODEL_FEATURES, table, strict=True)
+    }
+    return TrainingData(
+        columns=columns,
+        won=np.array([each == Outcome.WIN for each in outcome], dtype=bool),
+        signal_key=np.array(key, dtype=np.str_),
+        session=np.array(session, dtype="datetime64[D]"),
+        start=_utc(start),
+        end=_utc(end),
+        r=np.array(r, dtype=np.float64),
+        p_geometry=columns["p_geometry"],
+        shadow=np.zeros(len(used), dtype=bool),
+        data_hash=_hash(label, [(*trade, *values) for trade, values in used]),
+        n_incomplete=left_out["incomplete"],
+        n_other_feature_set=left_out["other_feature_set"],
+        n_unlabelled=left_out["unlabelled"],
+        missing={name: n for name, values in zip(NAMES, table, strict=True) if (n := sum(v is None for v in values))},
+        exit_settings=Counter(exit_settings),
+        feeds=Counter(feeds),
+    )
