@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,13 @@ class Platt:
     def apply(self, p: Floats) -> Floats:
         return _sigmoid(self.slope * _logit(p) + self.intercept)
 
+    def apply_one(self, p: float) -> float:
+        """The same without arrays, which cost a score more than all else but the trees."""
+        clipped = min(max(p, 1e-7), 1 - 1e-7)
+        z = self.slope * log(clipped / (1 - clipped)) + self.intercept
+        odds = exp(-abs(z))  # never above 1, which math.exp refuses to overflow
+        return 1 / (1 + odds) if z >= 0 else odds / (1 + odds)
+
     def to_dict(self) -> dict[str, Any]:
         return {"method": "platt", "slope": self.slope, "intercept": self.intercept}
 
@@ -44,7 +53,14 @@ class Isotonic:
     y: tuple[float, ...]
 
     def apply(self, p: Floats) -> Floats:
-        return np.interp(p, self.x, self.y)
+        return np.interp(p, *self._knots)
+
+    def apply_one(self, p: float) -> float:
+        return float(np.interp(p, *self._knots))
+
+    @cached_property
+    def _knots(self) -> tuple[Floats, Floats]:
+        return np.array(self.x), np.array(self.y)
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": "isotonic", "x": list(self.x), "y": list(self.y)}

@@ -3,7 +3,7 @@ stores them behind the trader's back, so that a signal never waits for a databas
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 #: A row to be: a plain value for each column of its table but the primary key.
 Row = Mapping[str, Any]
+#: What moved a model's scores of n signals most, given its primary key and their feature rows; None if it cannot say.
+Explain = Callable[[int, Sequence[Row]], Sequence[Any] | None]
 
 BATCH = 100
 PAUSE_S = 0.25
@@ -35,10 +37,15 @@ REFUSED = "refused.jsonl"
 ROWS_OWN_FAULT = (IntegrityError, DataError, ValidationError)
 
 
+def unexplained(model_id: int, rows: Sequence[Row]) -> None:
+    """No model is at hand to say what moved its scores."""
+
+
 class Writer(Protocol):
     """What MLSystem hands a signal's rows to: MemoryWriter in a replay, FeatureWriter live."""
 
-    def hand_over(self, features: Row, prediction: Row | None = None) -> None: ...
+    def hand_over(self, features: Row, predictions: Sequence[Row] = ()) -> None:
+        """A signal's features, and what each model said of it."""
 
     def join_outcome(self, book: str, signal_key: str, outcome: Outcome) -> None:
         """The trade of a signal has ended: to be noted on the predictions made of it."""
@@ -65,6 +72,18 @@ class Batch:
             for (book, outcome), ended in keys.items():
                 Prediction.objects.filter(book=book, signal_key__in=ended).update(outcome=outcome)
 
+    def explained(self, explain: Explain) -> "Batch":
+        """The same, each prediction with what moved it most."""
+        features = {(row["book"], row["signal_key"]): row for row in self.features}
+        by_model: dict[int, list[Row]] = {}
+        for row in self.predictions:
+            by_model.setdefault(row["model_id"], []).append(row)
+        predictions: list[Row] = []
+        for model_id, rows in by_model.items():
+            told = explain(model_id, [features[row["book"], row["signal_key"]] for row in rows]) or [None] * len(rows)
+            predictions += ({**row, "contributions": each} for row, each in zip(rows, told, strict=True))
+        return Batch(self.features, predictions, self.outcomes)
+
     def without_stored(self) -> "Batch":
         """The same without rows whose unique key is in the database."""
         features = _new(TradeFeatures, self.features, "book", "signal_key")
@@ -75,20 +94,20 @@ class Batch:
 class MemoryWriter:
     """Rows wait in memory until `flush`; a row whose signal is stored already raises IntegrityError there."""
 
-    def __init__(self) -> None:
+    def __init__(self, explain: Explain = unexplained) -> None:
         self._batch = Batch()
+        self._explain = explain
 
-    def hand_over(self, features: Row, prediction: Row | None = None) -> None:
+    def hand_over(self, features: Row, predictions: Sequence[Row] = ()) -> None:
         self._batch.features.append(features)
-        if prediction is not None:
-            self._batch.predictions.append(prediction)
+        self._batch.predictions.extend(predictions)
 
     def join_outcome(self, book: str, signal_key: str, outcome: Outcome) -> None:
         self._batch.outcomes.append((book, signal_key, outcome))
 
     def flush(self) -> bool:
         batch, self._batch = self._batch, Batch()
-        batch.store()
+        batch.explained(self._explain).store()
         return True
 
 
@@ -126,11 +145,13 @@ class FeatureWriter:
     The journal is the queue: handing over writes one line to it, a thread follows behind, stores what it reads in
     batches, and empties the file when all of it is safe. A database that is down, locked or slow makes the file grow
     and nobody wait. What dead processes left in `folder` is stored first; rows that are there already are left alone.
-    Only what the disk refuses waits in memory. Works in the process that made it; a fork makes its own.
+    Only what the disk refuses waits in memory. Works in the process that made it; a fork makes its own. `explain` is
+    called in that thread.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, explain: Explain = unexplained) -> None:
         self.folder = folder
+        self._explain = explain
         self.journal_errors = 0
         self.refused_rows = 0
         self._pid = os.getpid()
@@ -145,9 +166,9 @@ class FeatureWriter:
         self._syncing.start()
         self._storing.start()
 
-    def hand_over(self, features: Row, prediction: Row | None = None) -> None:
+    def hand_over(self, features: Row, predictions: Sequence[Row] = ()) -> None:
         """Journal a signal's rows; NaN becomes null. Raises RuntimeError after `close` and in a forked child."""
-        self._append({"at": time.time(), "features": features, "prediction": prediction})
+        self._append({"at": time.time(), "features": features, "predictions": predictions})
 
     def join_outcome(self, book: str, signal_key: str, outcome: Outcome) -> None:
         self._append({"at": time.time(), "outcome": (book, signal_key, outcome)})
@@ -243,7 +264,7 @@ class FeatureWriter:
     def _store(self, bodies: list[bytes]) -> None:
         """Store rows; raises django.db.Error, but for a row's own fault, if the database takes none at the moment."""
         try:
-            _batch(bodies).store()
+            _batch(bodies).explained(self._explain).store()
         except ROWS_OWN_FAULT:
             for body in bodies:
                 self._store_one(body)
@@ -251,7 +272,7 @@ class FeatureWriter:
     def _store_one(self, body: bytes) -> None:
         """Store a row unless it is there already; set it aside if the database will never take it."""
         try:
-            _batch([body]).without_stored().store()
+            _batch([body]).explained(self._explain).without_stored().store()
         except ROWS_OWN_FAULT as error:
             self.refused_rows += 1
             log.error("row_refused", kept_in=REFUSED, error=str(error))
@@ -274,8 +295,8 @@ def _batch(bodies: list[bytes]) -> Batch:
     """Journalled records as rows. Raises ValidationError for what is no date."""
     records = [orjson.loads(body) for body in bodies]
     return Batch(
-        [_row(TradeFeatures, record["features"]) for record in records if record.get("features")],
-        [_row(Prediction, record["prediction"]) for record in records if record.get("prediction")],
+        [_row(TradeFeatures, record["features"]) for record in records if "features" in record],
+        [_row(Prediction, prediction) for record in records for prediction in record.get("predictions", ())],
         [tuple(record["outcome"]) for record in records if "outcome" in record],
     )
 

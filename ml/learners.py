@@ -7,7 +7,7 @@ is in ml/online.py. One thread throughout: on small data more threads are slower
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,19 @@ class Scorer(Protocol):
 
     def to_bytes(self) -> bytes: ...
 
+    def exported(self) -> bytes:
+        """The model in its library's own format, for other programs."""
+        ...
+
+
+@runtime_checkable
+class LearnsOn(Protocol):
+    """A scorer that learns after it was stored."""
+
+    def learn(self, row: NDArray[np.float32], won: bool) -> None:
+        """A trade has closed: encoded row (k,) is what was known at its signal."""
+        ...
+
 
 class Learner(Protocol):
     @property
@@ -104,6 +117,10 @@ class XGBoostScorer:
 
     def to_bytes(self) -> bytes:
         return bytes(self.booster.save_raw("ubj"))
+
+    def exported(self) -> bytes:
+        """XGBoost's JSON, as its save_model writes it."""
+        return bytes(self.booster.save_raw("json"))
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,10 @@ class LightGBMScorer:
     def to_bytes(self) -> bytes:
         return self.booster.model_to_string(num_iteration=self.booster.best_iteration).encode()
 
+    def exported(self) -> bytes:
+        """LightGBM's text, as its save_model writes it."""
+        return self.to_bytes()
+
 
 @dataclass(frozen=True)
 class LightGBM:
@@ -201,6 +222,9 @@ class Linear:
 
     def to_bytes(self) -> bytes:
         return json.dumps({"weights": self.weights.tolist(), "intercept": self.intercept}).encode()
+
+    def exported(self) -> bytes:
+        return self.to_bytes()
 
 
 @dataclass(frozen=True)

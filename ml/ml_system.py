@@ -1,14 +1,15 @@
 """The face the trading loop talks to: hears of every signal, stores its features, says what the model thinks of it."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
 
 from ml.feature_extractor import FeatureExtractor, SignalFeatures
-from ml.feature_writer import MemoryWriter, Row, Writer
+from ml.feature_writer import Row, Writer
 from ml.features import FEATURE_SET
-from ml.models import Prediction
 from ml.predictor import ModelUnusable, Predictor, Score
+from ml.serving import Served
 from ml.words import Decision, PredictionMode
 from positions.history import TradeHistory
 from positions.market.indicators import IndicatorBank
@@ -21,29 +22,33 @@ log = structlog.get_logger(__name__)
 
 def prediction_of(
     book: str, signal_key: str, predictor: Predictor, score: Score, mode: PredictionMode, at: datetime
-) -> Prediction:
-    """A score as the row that is logged; not yet saved."""
-    return Prediction(
-        book=book,
-        signal_key=signal_key,
-        model=predictor.model,
-        mode=mode,
-        p_raw=score.p_raw,
-        p_win=score.p_win,
-        p_geometry=score.p_geometry,
-        threshold=score.threshold,
-        decision=score.decision,
-        reason=score.reason,
-        latency_us=score.latency_us,
-        predicted_at=at,
-    )
+) -> Row:
+    """A score as the row that is logged; what moved it and its outcome come later."""
+    return {
+        "book": book,
+        "signal_key": signal_key,
+        "model_id": predictor.model.pk,
+        "mode": mode.value,
+        "p_raw": score.p_raw,
+        "p_win": score.p_win,
+        "p_geometry": score.p_geometry,
+        "threshold": score.threshold,
+        "decision": score.decision.value,
+        "reason": score.reason,
+        "overridden": predictor.model.overridden,
+        "contributions": None,
+        "latency_us": score.latency_us,
+        "predicted_at": at,
+        "outcome": None,
+    }
 
 
 class MLSystem:
     """Implements positions.strategy.Adviser for one book.
 
-    Nothing is written to the database while a signal is being decided: its rows go to `writer`. Without a usable model
-    signals go on as if the mode were `off`; a model that has not earned `may_filter` never blocks one.
+    Nothing is written to the database while a signal is being decided: its rows go to `writer`. `served` says who is
+    to be asked (Serving.served, as it is at the moment). Without a usable champion signals go on as if the mode were
+    `off`; a model that has not earned `may_filter` never blocks one; the candidate is asked when all is decided.
     """
 
     def __init__(
@@ -52,40 +57,52 @@ class MLSystem:
         feed: Feed,
         extractor: FeatureExtractor,
         history: TradeHistory,
-        predictor: Predictor | None = None,
-        mode: PredictionMode = PredictionMode.OFF,
-        writer: Writer | None = None,
+        served: Callable[[], Served],
+        writer: Writer,
     ) -> None:
         self.extractor = extractor
         self.signals = 0
         self._book = book
         self._feed = feed
         self._history = history
-        self._predictor = predictor
-        self._mode = mode
-        self._writer = writer or MemoryWriter()
+        self._served = served
+        self._writer = writer
         self._features: SignalFeatures
-        self._prediction: Prediction | None = None
+        self._asked = Served()
+        self._predictions: list[Row] = []
+        self._last_trouble = ""
 
     def on_signal(self, signal: Signal, bank: IndicatorBank) -> Opinion:
         self.signals += 1
         self._features = self.extractor.extract(signal)
-        self._prediction = None
-        if self._predictor is None or self._mode is PredictionMode.OFF:
+        self._asked, self._predictions = self._served(), []
+        champion, mode = self._asked.champion_at(signal.at), self._asked.mode
+        if champion is None or mode is PredictionMode.OFF:
             return Opinion(take=True)
-        try:
-            score = self._predictor.predict(self._features.values, signal.p_geometry)
-        except ModelUnusable as error:
-            log.error("model_unusable", signal=signal.key, reason=str(error))
-            return Opinion(take=True)
-        now = datetime.now(UTC)
-        self._prediction = prediction_of(self._book, signal.key, self._predictor, score, self._mode, now)
-        filters = self._mode is PredictionMode.FILTER and self._predictor.model.may_filter
-        blocks = filters and score.decision == Decision.SKIP
+        score = self._score(champion, signal, mode)
+        filters = mode is PredictionMode.FILTER and champion.model.may_filter
+        blocks = filters and score is not None and score.decision is Decision.SKIP
         return Opinion(take=not blocks, reason="model_skips" if blocks else "")
+
+    def _score(self, predictor: Predictor, signal: Signal, mode: PredictionMode) -> Score | None:
+        """What a model says of the signal, noted to be logged; None, with a log line for each new reason, if it cannot
+        say."""
+        try:
+            score = predictor.predict(self._features.values, signal.p_geometry)
+        except ModelUnusable as error:
+            trouble = f"{predictor.model}: {error}"
+            if trouble != self._last_trouble:
+                log.error("model_unusable", signal=signal.key, model=str(predictor.model), reason=str(error))
+            self._last_trouble = trouble
+            return None
+        prediction = prediction_of(self._book, signal.key, predictor, score, mode, datetime.now(UTC))
+        self._predictions.append(prediction)
+        return score
 
     def on_decision(self, signal: Signal, not_taken_reason: str) -> None:
         """Hand the signal's features over to be stored, with what became of the signal and what was predicted."""
+        if self._asked.candidate is not None and self._asked.mode is not PredictionMode.OFF:
+            self._score(self._asked.candidate, signal, PredictionMode.SHADOW)
         found = self._features
         features = {
             "book": self._book,
@@ -102,7 +119,7 @@ class MLSystem:
             "not_taken_reason": not_taken_reason,
             **found.values,
         }
-        self._writer.hand_over(features, _row(self._prediction) if self._prediction else None)
+        self._writer.hand_over(features, self._predictions)
 
     def on_closed(self, trade: Trade) -> None:
         """A trade has ended: from now on it is history."""
@@ -112,7 +129,3 @@ class MLSystem:
     def flush(self) -> None:
         """Write what waits: the rows of signals, and outcomes on the predictions made of them."""
         self._writer.flush()
-
-
-def _row(prediction: Prediction) -> Row:
-    return {field.attname: getattr(prediction, field.attname) for field in Prediction._meta.concrete_fields}

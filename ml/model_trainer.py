@@ -184,11 +184,11 @@ class ModelTrainer:
         }
 
     def _worse_than_champion(self, data: TrainingData, walk: WalkForward, algorithm: Algorithm) -> Estimate | None:
-        """On the test rows from the champion's own test sessions on, which neither model was fitted on."""
+        """On the test rows of sessions that the champion has not seen, so that neither model was fitted on them."""
         serving = champion(self.book)
         if serving is None:
             return None
-        unseen = data.session[walk.test_rows] >= np.datetime64(serving.test_from)
+        unseen = data.session[walk.test_rows] >= np.datetime64(serving.unseen_from)
         rows = walk.test_rows[unseen]
         if not len(rows):
             return None
@@ -292,6 +292,7 @@ class ModelTrainer:
             "validation": _part_dict(last.window.validation),
             "test": _part_dict(last.window.test),
             "last_signal_at": str(data.start[-1]),
+            "last_closed_at": str(data.end.max()),
             "data_hash": data.data_hash,
             "n_trades": len(data.won),
             "n_shadow": int(data.shadow.sum()),

@@ -1,5 +1,6 @@
 """What is stored about learning. The columns of `ml_trade_features` follow from the registry in ml/features.py."""
 
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.db import models
@@ -88,11 +89,14 @@ class MLModel(models.Model):
     importance = models.JSONField(help_text="by column: mean gain of its splits, mean size of its contribution (SHAP)")
     manifest = models.JSONField(help_text="parameters, fold boundaries, library versions: what retraining needs")
     created_at = models.DateTimeField()
-    serving_book = models.CharField(max_length=64, null=True)
+    serving_book = models.CharField(max_length=64, null=True, help_text="the book it serves; once archived, it served")
     promoted_at = models.DateTimeField(null=True)
     promoted_by = models.CharField(max_length=150, blank=True)
     promotion_reason = models.CharField(max_length=300, blank=True)
     override_until = models.DateTimeField(null=True, help_text="it serves without having passed its gate, until then")
+    archived_at = models.DateTimeField(null=True)
+    archived_by = models.CharField(max_length=150, blank=True)
+    archive_reason = models.CharField(max_length=300, blank=True)
 
     class Meta:
         db_table = "ml_models"
@@ -104,9 +108,19 @@ class MLModel(models.Model):
                 fields=["serving_book"], condition=Q(status=ModelStatus.CHAMPION), name="model_one_champion_a_book"
             ),
             models.CheckConstraint(
-                condition=Q(status=ModelStatus.CHAMPION, serving_book__isnull=False)
-                | (~Q(status=ModelStatus.CHAMPION) & Q(serving_book__isnull=True)),
-                name="model_champion_serves_a_book",
+                condition=Q(status=ModelStatus.CANDIDATE, serving_book__isnull=True)
+                | (~Q(status=ModelStatus.CANDIDATE) & Q(serving_book__isnull=False)),
+                name="model_serves_once_promoted",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=ModelStatus.CHAMPION) | Q(gate=Gate.PASS) | Q(override_until__isnull=False),
+                name="model_serves_by_gate_or_override",
+            ),
+            models.CheckConstraint(
+                condition=~Q(gate=Gate.PASS) | Q(override_until__isnull=True), name="model_override_of_a_refusal"
+            ),
+            models.CheckConstraint(
+                condition=Q(may_filter=False) | Q(gate=Gate.PASS), name="model_filters_past_its_gate"
             ),
             allowed("status", ModelStatus, "model_status"),
             allowed("gate", Gate, "model_gate"),
@@ -125,6 +139,19 @@ class MLModel(models.Model):
     @property
     def tested_on(self) -> str:
         return tested_on(self.n_test, self.metrics["sessions"], len(self.folds))
+
+    @property
+    def overridden(self) -> bool:
+        """It serves, or served, without having passed its gate."""
+        return self.override_until is not None
+
+    def override_ended(self, now: datetime) -> bool:
+        return self.override_until is not None and now >= self.override_until
+
+    @property
+    def unseen_from(self) -> date:
+        """The first session that this very model learned nothing of; the online learner was told of its test part."""
+        return self.test_to + timedelta(days=1) if self.algorithm == Algorithm.RIVER else self.test_from
 
     @property
     def last_tested_on(self) -> str:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -32,20 +33,23 @@ class OnlineScorer:
         self._columns = tuple(columns)
         self._scaler = StandardScaler()
         self._regression = LogisticRegression()
+        self._lock = Lock()  # it learns in one thread while others score
 
     def _known(self, row: NDArray[np.float32]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self._columns, row, strict=True) if value == value}
 
     def score(self, row: NDArray[np.float32]) -> float:
         """P(win) of one encoded row (k,)."""
-        scaled = self._scaler.transform_one(self._known(row))
-        return float(self._regression.predict_proba_one(scaled)[True])
+        with self._lock:
+            scaled = self._scaler.transform_one(self._known(row))
+            return float(self._regression.predict_proba_one(scaled)[True])
 
     def learn(self, row: NDArray[np.float32], won: bool) -> None:
         """A trade has closed: row (k,) is what was known at its signal."""
         known = self._known(row)
-        self._scaler.learn_one(known)
-        self._regression.learn_one(self._scaler.transform_one(known), won)
+        with self._lock:
+            self._scaler.learn_one(known)
+            self._regression.learn_one(self._scaler.transform_one(known), won)
 
     def raw(self, X: Matrix) -> Floats:
         return np.array([self.score(row) for row in X])
@@ -56,10 +60,11 @@ class OnlineScorer:
 
     def contributions(self, X: Matrix) -> Floats:
         scaled = np.full(X.shape, np.nan, dtype=np.float32)
-        for place, row in enumerate(X):
-            for name, value in self._scaler.transform_one(self._known(row)).items():
-                scaled[place, self._columns.index(name)] = value
-        return self._linear().contributions(scaled)
+        with self._lock:
+            for place, row in enumerate(X):
+                for name, value in self._scaler.transform_one(self._known(row)).items():
+                    scaled[place, self._columns.index(name)] = value
+            return self._linear().contributions(scaled)
 
     def gain(self) -> Floats:
         return self._linear().gain()
@@ -75,6 +80,9 @@ class OnlineScorer:
             "steps": regression.optimizer.n_iterations,
         }
         return json.dumps(state, sort_keys=True).encode()
+
+    def exported(self) -> bytes:
+        return self.to_bytes()
 
     @classmethod
     def from_bytes(cls, stored: bytes, columns: Sequence[str]) -> Self:

@@ -1,26 +1,31 @@
 """Scores one signal with a stored model: from its features to a calibrated P(win) and a decision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from time import perf_counter_ns
-from typing import Self
+from typing import Any, TypedDict
 
 import numpy as np
 from django.conf import settings
 from numpy.typing import NDArray
 
-from ml.artifact import ArtifactRefused, unseal
+from ml.artifact import Artifact, ArtifactRefused, unseal
 from ml.calibration import Calibrator, calibrator_from_dict
 from ml.encoder import Columns, Encoder
+from ml.evaluation import Rule
 from ml.features import FEATURE_SET
-from ml.learners import Scorer, scorer_from
+from ml.learners import LearnsOn, Scorer, scorer_from
 from ml.models import MLModel
 from ml.payoff import Payoff
-from ml.registry import champion
+from ml.training_data import TrainingData
 from ml.words import Algorithm, Decision
 
+Floats = NDArray[np.float64]
 FeatureRow = Mapping[str, float | str | None]
+
+TOLD = 5  # features named in an explanation
 
 
 class ModelUnusable(Exception):
@@ -40,6 +45,25 @@ class Score:
     latency_us: float
 
 
+class Contribution(TypedDict):
+    """What a feature's `value` added to the log-odds of a score, before calibration."""
+
+    feature: str
+    value: float | str | None
+    log_odds: float
+
+
+def opened(model: MLModel) -> Artifact:
+    """A model's artifact, checked against its fingerprint, its signature and the features this program computes; no
+    library of learning is needed. Raises ModelUnusable."""
+    try:
+        return unseal(
+            model.artifact, key=settings.MODEL_SIGNING_KEY, sha256=model.artifact_sha256, feature_set=FEATURE_SET
+        )
+    except ArtifactRefused as refused:
+        raise ModelUnusable(f"model {model}: {refused}") from refused
+
+
 @dataclass(frozen=True)
 class _Loaded:
     scorer: Scorer
@@ -51,12 +75,16 @@ class _Loaded:
         """Raw and calibrated P(win). Raises ModelUnusable for a missing feature or an unreadable value."""
         try:
             encoded = self.encoder.encode_one(features)
-        except KeyError as error:
-            raise ModelUnusable(f"feature {error} is missing from the row; the model cannot score it") from error
-        except (TypeError, ValueError) as error:
-            raise ModelUnusable(f"a feature of the row is not a number: {error}") from error
-        raw = self.scorer.raw(encoded)
-        return float(raw[0]), float(self.calibrator.apply(raw)[0])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+        raw = float(self.scorer.raw(encoded)[0])
+        return raw, self.calibrator.apply_one(raw)
+
+
+def _unreadable(error: Exception) -> ModelUnusable:
+    if isinstance(error, KeyError):
+        return ModelUnusable(f"feature {error} is missing from the row; the model cannot score it")
+    return ModelUnusable(f"a feature of the row is not a number: {error}")
 
 
 _BECAUSE = {
@@ -80,25 +108,11 @@ class Predictor:
 
     def __init__(self, model: MLModel) -> None:
         self.model = model
-
-    @classmethod
-    def champion_of(cls, book: str) -> Self | None:
-        """The predictor of a book's champion, None where no model serves it."""
-        model = champion(book)
-        return cls(model) if model else None
+        self._told: set[str] = set()
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        try:
-            artifact = unseal(
-                self.model.artifact,
-                key=settings.MODEL_SIGNING_KEY,
-                sha256=self.model.artifact_sha256,
-                feature_set=FEATURE_SET,
-            )
-        except ArtifactRefused as refused:
-            raise ModelUnusable(f"model {self.model}: {refused}") from refused
-
+        artifact = opened(self.model)
         encoder = Encoder.from_dict(artifact.encoder)
         try:
             scorer = scorer_from(Algorithm(artifact.algorithm), artifact.scorer, encoder.columns)
@@ -129,7 +143,73 @@ class Predictor:
             latency_us=(perf_counter_ns() - began) / 1000,
         )
 
-    def probabilities(self, columns: Columns) -> NDArray[np.float64]:
+    def probabilities(self, columns: Columns) -> Floats:
         """Calibrated P(win) of many signals at once, features by name as columns (n,). Raises ModelUnusable."""
         loaded = self._loaded
         return loaded.calibrator.apply(loaded.scorer.raw(loaded.encoder.encode(columns)))
+
+    def rule(self, columns: Columns) -> Rule:
+        """The same, with which of the signals it lets through. Raises ModelUnusable."""
+        p, payoff = self.probabilities(columns), self._loaded.payoff
+        if payoff is None:
+            return Rule(p, np.ones(len(p), dtype=bool))
+        return Rule(p, payoff.lets_through(p, np.asarray(columns["reward_to_risk"], dtype=np.float64)))
+
+    def explain(self, rows: Sequence[FeatureRow]) -> list[list[Contribution]]:
+        """What moved the score of each of n signals most: up to TOLD features, the largest first, those of a category's
+        columns summed (exact TreeSHAP for trees). About a millisecond a row: not on a signal's path. Raises
+        ModelUnusable."""
+        if not rows:
+            return []
+        encoder = self._loaded.encoder
+        features = [*encoder.names, *(name for name, _ in encoder.categories)]
+        try:
+            columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in features}
+            encoded = encoder.encode(columns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+        added = self._loaded.scorer.contributions(encoded)
+        numbers, end = len(encoder.names), len(encoder.names)
+        summed = [added[:, place] for place in range(numbers)]
+        for _, categories in encoder.categories:
+            start, end = end, end + len(categories)
+            summed.append(added[:, start:end].sum(axis=1))
+        return [_largest(row, features, log_odds) for row, log_odds in zip(rows, np.column_stack(summed), strict=True)]
+
+    @property
+    def learns_on(self) -> bool:
+        return self.model.algorithm == Algorithm.RIVER
+
+    @cached_property
+    def trained_until(self) -> datetime:
+        """When the last trade ended that it was trained on, aware UTC."""
+        return datetime.fromisoformat(self.model.manifest["last_closed_at"]).replace(tzinfo=UTC)
+
+    @cached_property
+    def learned_until(self) -> datetime:
+        """When the newest trade ended that it has learned from since, aware UTC."""
+        return self.trained_until
+
+    def learn(self, trades: TrainingData) -> None:
+        """Tell a model that learns on of closed trades, each once, in the order in which they ended. Raises
+        ModelUnusable."""
+        scorer = self._loaded.scorer
+        if not isinstance(scorer, LearnsOn):
+            raise ModelUnusable(f"model {self.model} does not learn on")
+        encoded = self._loaded.encoder.encode(trades.columns)
+        for place in np.argsort(trades.end, kind="stable"):
+            key = str(trades.signal_key[place])
+            if key not in self._told:
+                scorer.learn(encoded[place], bool(trades.won[place]))
+                self._told.add(key)
+        if len(trades.end):
+            ended = trades.end.max().astype("datetime64[us]").item().replace(tzinfo=UTC)
+            self.learned_until = max(self.learned_until, ended)
+
+
+def _largest(row: FeatureRow, features: Sequence[str], log_odds: Floats) -> list[Contribution]:
+    largest = np.argsort(-np.abs(log_odds), kind="stable")[:TOLD]
+    return [
+        Contribution(feature=features[place], value=row[features[place]], log_odds=float(log_odds[place]))
+        for place in largest
+    ]

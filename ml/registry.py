@@ -1,12 +1,22 @@
-"""Which model serves which book: one champion a book, put there by somebody for a reason."""
+"""Which model serves which book: one champion a book, put there by somebody for a reason, and a candidate on trial."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ml.features import FEATURE_SET
 from ml.models import MLModel, Prediction
-from ml.words import Gate, ModelStatus
+from ml.words import Gate, ModelStatus, PredictionMode
+
+#: Columns that nobody needs to know who serves.
+HEAVY = ("artifact", "gate_reasons", "metrics", "folds", "importance", "manifest")
+TRIAL = 200  # closed trades whose signals a candidate has scored in shadow, before anybody judges it by them
+LONGEST_NAME, LONGEST_REASON = 150, 300
 
 
 class PromotionRefused(Exception):
@@ -24,12 +34,67 @@ def champion(book: str) -> MLModel | None:
     return MLModel.objects.filter(serving_book=book, status=ModelStatus.CHAMPION).first()
 
 
-def _refusal(model: MLModel, serving_book: str, foreign: bool) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that passed its gate. It has `scored` so many signals in shadow; the trades of `closed` of them ended."""
+
+    model: MLModel
+    scored: int
+    closed: int
+
+
+@dataclass(frozen=True, slots=True)
+class OnDuty:
+    """Who speaks of a book's signals, without their HEAVY columns; `candidates` are newer than the champion, newest
+    first."""
+
+    champion: MLModel | None
+    candidates: Sequence[Candidate]
+
+    @property
+    def on_trial(self) -> Candidate | None:
+        """The candidate that shadows: the one whose trial has begun, until TRIAL of its signals have ended, then the
+        newest. Were it always the newest, nightly training would end every trial after a day."""
+        waiting = [each for each in self.candidates if each.closed < TRIAL]
+        return next((each for each in waiting if each.scored), waiting[0] if waiting else None)
+
+
+def on_duty(book: str) -> OnDuty:
+    """One query."""
+    shadow = Prediction.objects.filter(model=OuterRef("pk"), book=book, mode=PredictionMode.SHADOW).order_by()
+    counted = shadow.values("model").annotate(n=Count("pk")).values("n")
+    rows = (
+        MLModel.objects.filter(
+            Q(serving_book=book, status=ModelStatus.CHAMPION)
+            | Q(book=book, status=ModelStatus.CANDIDATE, gate=Gate.PASS, feature_set=FEATURE_SET)
+        )
+        .defer(*HEAVY)
+        .annotate(
+            scored=Coalesce(Subquery(counted, IntegerField()), 0),
+            closed=Coalesce(Subquery(counted.filter(outcome__isnull=False), IntegerField()), 0),
+        )
+        .order_by("-created_at", "-id")
+    )
+    newer: list[Candidate] = []
+    for model in rows:
+        if model.status == ModelStatus.CHAMPION:
+            return OnDuty(model, newer)
+        newer.append(Candidate(model, model.scored, model.closed))
+    return OnDuty(None, newer)
+
+
+def _refusal(
+    model: MLModel, serving_book: str, foreign: bool, override_until: datetime | None, now: datetime
+) -> str | None:
     if model.status == ModelStatus.CHAMPION:
         return f"Model {model} already serves {model.serving_book}."
     if model.status != ModelStatus.CANDIDATE:
         return f"Model {model} is {model.status}; only a candidate can be promoted. Train a new one."
-    if model.gate != Gate.PASS:
+    if override_until is not None and model.gate == Gate.PASS:
+        return f"Model {model} passed its gate; it needs no override. Promote it without --override."
+    if override_until is not None and override_until <= now:
+        return f"The override would have ended at {override_until:%Y-%m-%d %H:%M} UTC; give a time to come."
+    if override_until is None and model.gate != Gate.PASS:
         return (
             f"Model {model} did not pass its gate ({model.gate}): {' '.join(model.gate_reasons) or 'no reason stored.'}"
         )
@@ -46,32 +111,100 @@ def _refusal(model: MLModel, serving_book: str, foreign: bool) -> str | None:
     return None
 
 
-def promote(model: MLModel, serving_book: str, who: str, why: str, *, foreign: bool = False) -> MLModel:
-    """Make a candidate the champion of a book and archive the one before; `foreign` allows a model of another book.
+def _check_signed(what: str, who: str, why: str) -> None:
+    if not who.strip() or not why.strip():
+        raise PromotionRefused(f"A {what} needs a name and a reason.")
+    if len(who) > LONGEST_NAME or len(why) > LONGEST_REASON:
+        raise PromotionRefused(f"The name has at most {LONGEST_NAME} characters, the reason at most {LONGEST_REASON}.")
+
+
+def _archive(model: MLModel, who: str, why: str, now: datetime) -> None:
+    model.status = ModelStatus.ARCHIVED
+    model.archived_at, model.archived_by, model.archive_reason = now, who, why[:LONGEST_REASON]
+    model.save(update_fields=["status", "archived_at", "archived_by", "archive_reason"])
+
+
+def promote(
+    model: MLModel,
+    serving_book: str,
+    who: str,
+    why: str,
+    *,
+    foreign: bool = False,
+    override_until: datetime | None = None,
+) -> MLModel:
+    """Make a candidate the champion of a book and archive the one before; `foreign` allows a model of another book,
+    `override_until` (aware) one that did not pass its gate, for so long.
 
     Of two at once, the database lets one win. Raises PromotionRefused.
     """
-    if not who.strip() or not why.strip():
-        raise PromotionRefused("A promotion needs a name and a reason.")
-    if len(who) > 150 or len(why) > 300:
-        raise PromotionRefused("The name has at most 150 characters, the reason at most 300.")
+    _check_signed("promotion", who, why)
+    now = timezone.now()
     try:
         with transaction.atomic():
             candidate = MLModel.objects.select_for_update().get(pk=model.pk)
-            refusal = _refusal(candidate, serving_book, foreign)
+            refusal = _refusal(candidate, serving_book, foreign, override_until, now)
             if refusal:
                 raise PromotionRefused(refusal)
-            MLModel.objects.filter(serving_book=serving_book, status=ModelStatus.CHAMPION).update(
-                status=ModelStatus.ARCHIVED, serving_book=None
-            )
+            before = champion(serving_book)
+            if before is not None:
+                _archive(before, who, f"{candidate.version} was promoted: {why}", now)
             candidate.status = ModelStatus.CHAMPION
             candidate.serving_book = serving_book
-            candidate.promoted_at = timezone.now()
-            candidate.promoted_by = who
-            candidate.promotion_reason = why
+            candidate.promoted_at, candidate.promoted_by, candidate.promotion_reason = now, who, why
+            candidate.override_until = override_until
             candidate.save()
     except IntegrityError as error:
         raise PromotionRefused(
             f"Another model was promoted to {serving_book} at the same moment; look at it, then promote again."
         ) from error
     return candidate
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """`withdrawn` was the champion, `restored` is again."""
+
+    withdrawn: MLModel
+    restored: MLModel
+
+
+def rollback(book: str, who: str, why: str) -> RolledBack:
+    """Withdraw a book's champion; the one that it had replaced serves again.
+
+    Who, when and why stand on the one withdrawn; rolling back twice goes back twice. Raises PromotionRefused.
+    """
+    _check_signed("rollback", who, why)
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            withdrawn = champion(book)
+            if withdrawn is None:
+                raise PromotionRefused(f"No model serves {book}; there is nothing to roll back.")
+            restored = _replaced_by(withdrawn)
+            refusal = _too_old(restored, now) if restored else f"No model served {book} before {withdrawn.version}."
+            if restored is None or refusal:
+                raise PromotionRefused(f"{refusal} To do without a model set PREDICTION_MODE to off.")
+            _archive(withdrawn, who, f"rolled back to {restored.version}: {why}", now)
+            restored.status = ModelStatus.CHAMPION
+            restored.archived_at, restored.archived_by, restored.archive_reason = None, "", ""
+            restored.save(update_fields=["status", "archived_at", "archived_by", "archive_reason"])
+    except IntegrityError as error:
+        raise PromotionRefused(
+            f"Another model was promoted to {book} at the same moment; look at it, then roll back again."
+        ) from error
+    return RolledBack(withdrawn, restored)
+
+
+def _replaced_by(model: MLModel) -> MLModel | None:
+    """The model that was archived in the very moment in which this one was promoted."""
+    served = MLModel.objects.filter(serving_book=model.serving_book, status=ModelStatus.ARCHIVED)
+    return served.filter(archived_at=model.promoted_at).first()
+
+
+def _too_old(model: MLModel, now: datetime) -> str | None:
+    if model.override_ended(now):
+        return f"The override of model {model}, which served before, has ended."
+    if model.feature_set != FEATURE_SET:
+        return f"Model {model}, which served before, was trained on another feature set than this program computes."
+    return None

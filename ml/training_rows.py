@@ -41,13 +41,18 @@ def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
     return digest.hexdigest()
 
 
-def load_training_data(book: str, label: Label = Label.NET, until: datetime | None = None) -> TrainingData:
+def load_training_data(
+    book: str, label: Label = Label.NET, until: datetime | None = None, closed_after: datetime | None = None
+) -> TrainingData:
     """A book's closed trades, joined with their complete feature rows; two queries.
 
     A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains. A trade whose label is not
-    known is refused. `until` (aware UTC) leaves out the signals after a moment, as when a model is trained again.
+    known is refused. `until` (aware UTC) leaves out the signals after a moment, as when a model is trained again;
+    `closed_after` the trades that had ended by a moment, as when a model learns on.
     """
     closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
+    if closed_after is not None:
+        closed = closed.filter(**{f"{LABEL_COLUMNS[label][2]}__gt": closed_after})
     if until is not None:
         closed = closed.filter(signal_at__lte=until)
     features = {

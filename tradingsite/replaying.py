@@ -10,10 +10,9 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from ml.feature_extractor import FeatureExtractor
-from ml.feature_writer import Writer
+from ml.feature_writer import MemoryWriter, Writer
 from ml.ml_system import MLSystem
-from ml.predictor import Predictor
-from ml.words import PredictionMode
+from ml.serving import Serving
 from positions import live_settings
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
@@ -81,17 +80,19 @@ def wire(
     store: Store,
     clock: Clock,
     writer: Writer | None = None,
+    serving: Serving | None = None,
 ) -> Wired:
-    """Live trading gives a FeatureWriter, which journals; without one, rows wait in memory for `flush`."""
+    """Live trading gives a FeatureWriter, which journals, and a Serving that is kept current. Without them rows wait in
+    memory for `flush`, and the models and the mode are those of the start."""
     bank = IndicatorBank(universe)
     market, history = MarketState(bank), TradeHistory()
     for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
         history.add(trade)
     extractor = FeatureExtractor(bank, market, history)
-    predictor = Predictor.champion_of(book)
-    system = MLSystem(
-        book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()), writer
-    )
+    if serving is None:
+        serving = Serving(book)
+        serving.refresh()
+    system = MLSystem(book, feed, extractor, history, serving.served, writer or MemoryWriter(serving.explain))
     execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(

@@ -9,6 +9,7 @@ from ml.ml_system import prediction_of
 from ml.models import MLModel, Prediction, TradeFeatures
 from ml.predictor import Predictor
 from ml.words import PredictionMode
+from positions import bulk
 from positions.models import Trade
 
 
@@ -21,13 +22,21 @@ def score_test_sessions(model: MLModel, progress: Callable[[int], None] = lambda
     outcomes = dict(Trade.objects.filter(**of_test).values_list("signal_key", "outcome"))
     names = [feature.name for feature in MODEL_FEATURES]
     signals = TradeFeatures.objects.filter(**of_test, complete=True).order_by("signal_at", "signal_key")
-    predictions = []
+    keys, features, predictions = [], [], []
     for key, *values in signals.values_list("signal_key", *names):
-        features = dict(zip(names, values, strict=True))
-        score = predictor.predict(features, features["p_geometry"])
+        row = dict(zip(names, values, strict=True))
+        score = predictor.predict(row, row["p_geometry"])
         prediction = prediction_of(model.book, key, predictor, score, PredictionMode.SHADOW, timezone.now())
-        prediction.outcome = outcomes.get(key)
+        keys.append(key)
+        features.append(row)
         predictions.append(prediction)
         progress(1)
-    Prediction.objects.bulk_create(predictions, batch_size=500)
+    told = predictor.explain(features)
+    bulk.insert(
+        Prediction,
+        (
+            {**prediction, "contributions": contributions, "outcome": outcomes.get(key)}
+            for key, prediction, contributions in zip(keys, predictions, told, strict=True)
+        ),
+    )
     return len(predictions)

@@ -12,12 +12,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, models
 from structlog.testing import capture_logs
 
 from ml.feature_writer import REFUSED, Backlog, FeatureWriter, MemoryWriter, backlog
 from ml.journal import Journal
-from ml.ml_system import _row
 from ml.models import Prediction, TradeFeatures
 from positions.words import Outcome
 from tests.factories import MLModelFactory, TradeFeaturesFactory
@@ -49,9 +48,12 @@ def writing(folder: Path):
         writer.close()
 
 
+def row_of(instance: models.Model) -> dict:
+    return {field.attname: getattr(instance, field.attname) for field in instance._meta.concrete_fields}
+
+
 def features(key: str, **values) -> dict:
-    row = TradeFeaturesFactory.build(signal_key=key, signal_at=SIGNAL_AT, session=date(2025, 1, 3), **values)
-    return {field.attname: getattr(row, field.attname) for field in TradeFeatures._meta.concrete_fields}
+    return row_of(TradeFeaturesFactory.build(signal_key=key, signal_at=SIGNAL_AT, session=date(2025, 1, 3), **values))
 
 
 def keys() -> list[str]:
@@ -124,7 +126,7 @@ def test_a_prediction_is_stored_with_its_signal_and_hears_how_the_trade_ended(tm
         p_geometry=0.33, threshold=0.36, decision="take", latency_us=150.0, predicted_at=SIGNAL_AT,
     )  # fmt: skip
     with writing(tmp_path / "journal") as writer:
-        writer.hand_over(features("one"), _row(prediction))
+        writer.hand_over(features("one"), [row_of(prediction)])
         writer.join_outcome("simulated", "one", Outcome.WIN)
     saved = Prediction.objects.get()
     assert (saved.p_win, saved.predicted_at, saved.outcome) == (0.41, SIGNAL_AT, Outcome.WIN)

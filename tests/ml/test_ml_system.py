@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from ml.feature_extractor import FeatureExtractor
+from ml.feature_writer import MemoryWriter
 from ml.ml_system import MLSystem
 from ml.model_trainer import ModelTrainer
 from ml.models import MLModel, Prediction, TradeFeatures
 from ml.payoff import Payoff
 from ml.predictor import Predictor
+from ml.serving import Served
 from ml.words import PredictionMode
 from positions.history import TradeHistory
 from positions.market.bars import BarHistory
@@ -57,10 +59,15 @@ def model():
 
 
 def system(market, model: MLModel | None, mode: PredictionMode) -> MLSystem:
+    served = Served(mode, Predictor(model) if model else None)
+    return asking(market, lambda: served)
+
+
+def asking(market, served) -> MLSystem:
     bank, state, _ = market
     history = TradeHistory()
-    predictor = Predictor(model) if model else None
-    return MLSystem("simulated", Feed.SIMULATED, FeatureExtractor(bank, state, history), history, predictor, mode)
+    extractor = FeatureExtractor(bank, state, history)
+    return MLSystem("simulated", Feed.SIMULATED, extractor, history, served, MemoryWriter())
 
 
 def test_a_signal_is_stored_whether_or_not_it_is_taken(market):
@@ -97,12 +104,9 @@ def test_in_shadow_mode_the_model_speaks_and_blocks_nothing(market, model):
 def test_in_filter_mode_only_a_model_that_earned_it_blocks(market, model, may_filter, monkeypatch):
     bank, _, signal = market
     model.may_filter = may_filter
-    ml = system(market, model, PredictionMode.FILTER)
-    monkeypatch.setattr(
-        ml._predictor,
-        "_loaded",
-        replace(ml._predictor._loaded, payoff=NEVER_PAYS),
-    )
+    predictor = Predictor(model)
+    monkeypatch.setattr(predictor, "_loaded", replace(predictor._loaded, payoff=NEVER_PAYS))
+    ml = asking(market, lambda: Served(PredictionMode.FILTER, predictor))
     opinion = ml.on_signal(signal, bank)
     assert opinion == (Opinion(take=False, reason="model_skips") if may_filter else Opinion(take=True))
 

@@ -11,7 +11,6 @@ from ml.artifact import fingerprint, seal, unseal
 from ml.features import FEATURE_SET
 from ml.model_trainer import ModelTrainer
 from ml.predictor import ModelUnusable, Predictor
-from ml.registry import promote
 from ml.words import Algorithm, Decision, Gate
 from tests.factories import MLModelFactory
 from tests.ml.synthetic import training_data
@@ -129,11 +128,3 @@ def test_without_a_payoff_the_model_abstains(trained):
     score = Predictor(resealed(trained.model, payoff=None)).predict(trained.features(5), 0.4)
     assert (score.decision, score.threshold) == (Decision.ABSTAIN, None)
     assert score.reason.startswith("too few wins and losses")
-
-
-@pytest.mark.django_db
-def test_the_champion_of_a_book_predicts_and_a_book_without_one_has_no_predictor(trained):
-    assert Predictor.champion_of("simulated") is None
-    promote(trained.model, "simulated", "ada", "passed its gate")
-    assert Predictor.champion_of("simulated").model == trained.model
-    assert Predictor.champion_of("paper:1") is None

@@ -27,7 +27,12 @@ def test_a_promoted_candidate_serves_and_the_one_before_is_archived():
     stored = champion("simulated")
     assert (stored.promoted_by, stored.promotion_reason) == ("ada", "better on every window")
     assert stored.promoted_at is not None
-    assert (old.status, old.serving_book) == (ModelStatus.ARCHIVED, None)
+    assert (old.status, old.serving_book) == (ModelStatus.ARCHIVED, "simulated")
+    assert (old.archived_by, old.archive_reason) == (
+        "ada",
+        f"{new.version} was promoted: better on every window",
+    )
+    assert old.archived_at == stored.promoted_at
 
 
 @pytest.mark.django_db
@@ -43,7 +48,7 @@ def test_a_promotion_leaves_the_champions_of_other_books_alone():
     [
         ({"gate": Gate.FAIL, "gate_reasons": ["AUC is 0.510."]}, r"did not pass its gate \(FAIL\): AUC is 0.510\."),
         ({"gate": Gate.INSUFFICIENT_DATA}, "INSUFFICIENT_DATA"),
-        ({"status": ModelStatus.ARCHIVED}, "only a candidate can be promoted"),
+        ({"status": ModelStatus.ARCHIVED, "serving_book": "simulated"}, "only a candidate can be promoted"),
         ({"champion": True}, "already serves simulated"),
         ({"feature_set": "an older one"}, "Train a new one"),
     ],
