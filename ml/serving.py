@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
 import structlog
-from django.db import Error, connections
+from django.db import Error, connection, connections
 
 from ml.models import MLModel
 from ml.predictor import Contribution, FeatureRow, ModelUnusable, Predictor
@@ -68,6 +68,7 @@ class Serving:
 
     def refresh(self) -> None:
         """Two queries, more only for a model that is new. Raises django.db.Error."""
+        connection.ensure_connection()  # without a database, constance would answer with its defaults
         mode, duty = PredictionMode(live_settings.prediction_mode()), on_duty(self.book)
         on_trial = duty.on_trial.model if duty.on_trial else None
         wanted = {_identity(model): model for model in (duty.champion, on_trial) if model}

@@ -6,6 +6,7 @@ import random
 import resource
 import select
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -15,9 +16,9 @@ import pytest
 from django.db import connection, connections, models
 from structlog.testing import capture_logs
 
-from ml.feature_writer import REFUSED, Backlog, FeatureWriter, MemoryWriter, backlog
+from ml.feature_writer import REFUSED, Backlog, Explain, FeatureWriter, MemoryWriter, backlog, unexplained
 from ml.journal import Journal
-from ml.models import Prediction, TradeFeatures
+from ml.models import MLModel, Prediction, TradeFeatures
 from positions.words import Outcome
 from tests.factories import MLModelFactory, TradeFeaturesFactory
 
@@ -40,8 +41,8 @@ def short_locks(transactional_db):
 
 
 @contextmanager
-def writing(folder: Path):
-    writer = FeatureWriter(folder)
+def writing(folder: Path, explain: Explain = unexplained):
+    writer = FeatureWriter(folder, explain)
     try:
         yield writer
     finally:
@@ -54,6 +55,24 @@ def row_of(instance: models.Model) -> dict:
 
 def features(key: str, **values) -> dict:
     return row_of(TradeFeaturesFactory.build(signal_key=key, signal_at=SIGNAL_AT, session=date(2025, 1, 3), **values))
+
+
+def prediction(key: str, model: MLModel) -> dict:
+    return row_of(
+        Prediction(
+            book="simulated",
+            signal_key=key,
+            model=model,
+            mode="shadow",
+            p_raw=0.4,
+            p_win=0.41,
+            p_geometry=0.33,
+            threshold=0.36,
+            decision="take",
+            latency_us=150.0,
+            predicted_at=SIGNAL_AT,
+        )
+    )
 
 
 def keys() -> list[str]:
@@ -121,15 +140,31 @@ def test_live_rows_equal_replayed_rows(tmp_path):
 
 
 def test_a_prediction_is_stored_with_its_signal_and_hears_how_the_trade_ended(tmp_path):
-    prediction = Prediction(
-        book="simulated", signal_key="one", model=MLModelFactory(), mode="shadow", p_raw=0.4, p_win=0.41,
-        p_geometry=0.33, threshold=0.36, decision="take", latency_us=150.0, predicted_at=SIGNAL_AT,
-    )  # fmt: skip
     with writing(tmp_path / "journal") as writer:
-        writer.hand_over(features("one"), [row_of(prediction)])
+        writer.hand_over(features("one"), [prediction("one", MLModelFactory())])
         writer.join_outcome("simulated", "one", Outcome.WIN)
     saved = Prediction.objects.get()
     assert (saved.p_win, saved.predicted_at, saved.outcome) == (0.41, SIGNAL_AT, Outcome.WIN)
+
+
+def test_what_moved_each_prediction_is_asked_for_behind_the_signal_once_a_model_and_batch(tmp_path):
+    champion, candidate, gone = MLModelFactory(), MLModelFactory(), MLModelFactory(book="paper:1")
+    asked = []
+
+    def explain(model_id, rows):
+        asked.append((model_id, threading.current_thread().name))
+        return None if model_id == gone.pk else [[{"feature": "rsi14", "value": row["rsi14"]}] for row in rows]
+
+    with no_database(), writing(tmp_path / "journal") as waits:
+        for key in ("one", "two"):
+            rows = [prediction(key, model) for model in (champion, candidate, gone)]
+            waits.hand_over(features(key, rsi14=float(len(key))), rows)
+    with writing(tmp_path / "journal", explain) as writer:
+        assert writer.flush()
+    assert asked == [(model.pk, "feature-writer") for model in (champion, candidate, gone)]
+    stored = Prediction.objects.order_by("signal_key", "model_id").values_list("signal_key", "contributions")
+    said = [{"feature": "rsi14", "value": 3.0}]
+    assert list(stored) == [(key, told) for key in ("one", "two") for told in (said, said, None)]
 
 
 def test_a_signal_handed_over_twice_is_stored_once_and_the_first_counts(tmp_path):

@@ -1,9 +1,10 @@
 """What the loop hears of a signal, and what is stored of it, with and without a model."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from ml.feature_extractor import FeatureExtractor
 from ml.feature_writer import MemoryWriter
@@ -111,15 +112,70 @@ def test_in_filter_mode_only_a_model_that_earned_it_blocks(market, model, may_fi
     assert opinion == (Opinion(take=False, reason="model_skips") if may_filter else Opinion(take=True))
 
 
-def test_an_unusable_model_lets_the_signal_go_on(market, model):
+def test_an_unusable_model_lets_signals_go_on_and_says_why_once(market, model):
     bank, _, signal = market
     model.artifact = model.artifact[:-8] + "AAAAAAA="
     ml = system(market, model, PredictionMode.FILTER)
-    assert ml.on_signal(signal, bank) == Opinion(take=True)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert ml.on_signal(signal, bank) == Opinion(take=True)
+    assert [(entry["event"], "altered" in entry["reason"]) for entry in logs] == [("model_unusable", True)]
     ml.on_decision(signal, "")
     ml.flush()
     assert Prediction.objects.count() == 0
     assert TradeFeatures.objects.filter(signal_key=signal.key).exists()
+
+
+def told(ml: MLSystem, market) -> list[tuple[int, str, bool]]:
+    """What was logged of the signal: model, mode and whether it was overridden."""
+    bank, _, signal = market
+    ml.on_signal(signal, bank)
+    ml.on_decision(signal, "")
+    ml.flush()
+    return list(
+        Prediction.objects.filter(signal_key=signal.key).order_by("id").values_list("model_id", "mode", "overridden")
+    )
+
+
+def test_the_candidate_is_asked_when_all_is_decided_and_decides_nothing(market, model, monkeypatch):
+    bank, _, signal = market
+    candidate = Predictor(model)
+    monkeypatch.setattr(candidate, "_loaded", replace(candidate._loaded, payoff=NEVER_PAYS))
+    model.may_filter = True
+    ml = asking(market, lambda: Served(PredictionMode.FILTER, None, candidate))
+    assert ml.on_signal(signal, bank) == Opinion(take=True)
+    assert told(ml, market) == [(model.pk, "shadow", False)]
+    assert Prediction.objects.get().decision == "skip"
+
+
+def test_champion_and_candidate_are_both_logged(market, model):
+    other = ModelTrainer("simulated", seed=8).train().model
+    ml = asking(market, lambda: Served(PredictionMode.FILTER, Predictor(other), Predictor(model)))
+    assert told(ml, market) == [(other.pk, "filter", False), (model.pk, "shadow", False)]
+
+
+def test_with_the_mode_off_nobody_is_asked(market, model):
+    ml = asking(market, lambda: Served(PredictionMode.OFF, Predictor(model), Predictor(model)))
+    assert told(ml, market) == []
+
+
+def test_the_mode_is_that_of_the_moment_of_the_signal(market, model):
+    bank, _, signal = market
+    modes = [PredictionMode.SHADOW]
+    ml = asking(market, lambda: Served(modes[-1], Predictor(model)))
+    ml.on_signal(signal, bank)
+    modes.append(PredictionMode.OFF)
+    assert told(ml, market) == []
+
+
+def test_every_prediction_of_an_overridden_model_says_so_until_its_override_ends(market, model):
+    _, _, signal = market
+    model.override_until = signal.at + timedelta(minutes=1)
+    assert told(system(market, model, PredictionMode.SHADOW), market) == [(model.pk, "shadow", True)]
+    Prediction.objects.all().delete()
+    TradeFeatures.objects.all().delete()
+    model.override_until = signal.at
+    assert told(system(market, model, PredictionMode.SHADOW), market) == []
 
 
 def test_a_closed_trade_becomes_history_and_the_outcome_of_its_prediction(market, model):

@@ -15,6 +15,8 @@ from ml.words import Algorithm, Decision, Gate
 from tests.factories import MLModelFactory
 from tests.ml.synthetic import training_data
 
+pytestmark = pytest.mark.django_db
+
 
 class Trained:
     """A model stored once for the whole module, with the rows it was tested on."""
@@ -24,8 +26,13 @@ class Trained:
         self.rows = walk.folds[-1].window.test.rows
 
     def features(self, row):
-        values = {name: column[row] for name, column in self.data.columns.items()}
-        return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items()}
+        return row_of(self.data.columns, row)
+
+
+def row_of(columns, place):
+    """One signal as it is handed to the predictor: None where a value is unknown."""
+    values = {name: column[place] for name, column in columns.items()}
+    return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +57,74 @@ def test_serving_one_signal_at_a_time_says_what_was_evaluated(trained):
     reward = trained.data.columns["reward_to_risk"][trained.rows]
     assert [score.threshold for score in scores] == list(fold.payoff.thresholds(reward))
     assert all(0 < score.p_raw < 1 for score in scores)
+
+
+def test_on_a_thousand_rows_with_unknown_values_and_unseen_categories_serving_equals_evaluation(trained):
+    rows = np.arange(1000)
+    columns = trained.data.columns_of(rows)
+    chance = np.random.default_rng(0)
+    for name in ("vix", "rsi14", "reward_to_risk"):
+        columns[name] = np.where(chance.random(1000) < 0.2, np.nan, columns[name])
+    columns["regime"] = np.where(chance.random(1000) < 0.2, "sideways", columns["regime"])
+    fit = trained.walk.folds[-1].fits[Algorithm.XGBOOST]
+    evaluated = fit.calibrator.apply(fit.scorer.raw(fit.encoder.encode(columns)))
+    predictor = Predictor(trained.model)
+    served = [predictor.predict(row_of(columns, place), 0.4).p_win for place in rows]
+    np.testing.assert_allclose(served, evaluated, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(predictor.probabilities(columns), evaluated, rtol=0, atol=1e-6)
+    assert np.isnan(columns["rsi14"]).sum() > 100
+
+
+def test_many_signals_at_once_are_let_through_as_each_alone(trained):
+    predictor = Predictor(trained.model)
+    rule = predictor.rule(trained.data.columns_of(trained.rows))
+    alone = [predictor.predict(trained.features(row), 0.4).decision for row in trained.rows]
+    assert list(rule.taken) == [decision != Decision.SKIP for decision in alone]
+
+
+@pytest.mark.parametrize("n", [1, 300])
+def test_what_moved_a_score_agrees_with_shap(trained, n):
+    import shap
+
+    fit, columns = trained.walk.folds[-1].fits[Algorithm.XGBOOST], trained.data.columns_of(np.arange(n))
+    encoded = fit.encoder.encode(columns)
+    expected = shap.TreeExplainer(fit.scorer.booster).shap_values(encoded)
+    np.testing.assert_allclose(fit.scorer.contributions(encoded)[:, :-1], expected, rtol=0, atol=1e-4)
+    explained = Predictor(trained.model).explain([row_of(columns, place) for place in range(n)])
+    for place, told in enumerate(explained):
+        by_feature: dict[str, float] = {}
+        for column, value in zip(fit.encoder.columns, expected[place], strict=True):
+            feature = column.partition("=")[0]
+            by_feature[feature] = by_feature.get(feature, 0.0) + value
+        largest = sorted(map(abs, by_feature.values()), reverse=True)[:5]
+        np.testing.assert_allclose([abs(each["log_odds"]) for each in told], largest, atol=1e-4)
+        for each in told:
+            assert each["log_odds"] == pytest.approx(by_feature[each["feature"]], abs=1e-4)
+            assert each["value"] == row_of(columns, place)[each["feature"]]
+
+
+def test_all_that_moved_a_score_adds_up_to_its_log_odds(trained):
+    fit, columns = trained.walk.folds[-1].fits[Algorithm.XGBOOST], trained.data.columns_of(np.arange(50))
+    p = fit.scorer.raw(fit.encoder.encode(columns))
+    summed = fit.scorer.contributions(fit.encoder.encode(columns)).sum(axis=1)
+    np.testing.assert_allclose(summed, np.log(p / (1 - p)), atol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_every_learner_is_served_and_explained_as_it_was_evaluated(trained, algorithm):
+    fold = trained.walk.folds[-1]
+    artifact = ModelTrainer.artifact_of(fold, algorithm)
+    predictor = Predictor(MLModelFactory.build(artifact=artifact, algorithm=algorithm))
+    fit, columns = fold.fits[algorithm], trained.data.columns_of(trained.rows[:50])
+    evaluated = fit.calibrator.apply(fit.scorer.raw(fit.encoder.encode(columns)))
+    served = [predictor.predict(row_of(columns, place), 0.4).p_win for place in range(50)]
+    np.testing.assert_allclose(served, evaluated, rtol=0, atol=1e-6)
+    assert all(len(told) == 5 for told in predictor.explain([row_of(columns, place) for place in range(50)]))
+
+
+def test_a_model_that_was_fitted_once_for_all_refuses_to_learn_on(trained):
+    with pytest.raises(ModelUnusable, match="does not learn on"):
+        Predictor(trained.model).learn(trained.data)
 
 
 def test_a_score_says_why_and_how_long_it_took(trained):

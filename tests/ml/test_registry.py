@@ -1,12 +1,15 @@
-"""Promotion: by somebody, for a reason, one champion a book, and nothing from an invented market by accident."""
+"""Promotion, override and rollback: by somebody, for a reason, one champion a book, and nothing from an invented market
+by accident."""
 
 import threading
+from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
+from django.utils import timezone
 
 from ml.models import MLModel
-from ml.registry import PromotionRefused, champion, promote
+from ml.registry import PromotionRefused, champion, promote, rollback
 from ml.words import Gate, ModelStatus
 from tests.factories import MLModelFactory
 
@@ -78,6 +81,100 @@ def test_a_model_of_another_book_serves_only_by_a_promotion_that_says_so(trained
 def test_a_promotion_needs_a_name_and_a_reason_that_fit(who, why):
     with pytest.raises(PromotionRefused, match=r"name"):
         promote(MLModelFactory(), "simulated", who, why)
+
+
+@pytest.mark.django_db
+class TestOverride:
+    @pytest.mark.parametrize("verdict", [Gate.FAIL, Gate.INSUFFICIENT_DATA])
+    def test_a_model_that_did_not_pass_serves_until_a_named_day_and_never_filters(self, verdict):
+        model, until = MLModelFactory(gate=verdict), timezone.now() + timedelta(days=3)
+        promote(model, "simulated", "ada", "to see it at work", override_until=until)
+        served = champion("simulated")
+        assert (served, served.override_until, served.may_filter) == (model, until, False)
+        assert (served.override_ended(until - timedelta(seconds=1)), served.override_ended(until)) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("fields", "days", "message"),
+        [
+            ({"gate": Gate.PASS}, 3, "needs no override"),
+            ({"gate": Gate.FAIL}, 0, "would have ended"),
+            ({"gate": Gate.FAIL, "feature_set": "an older one"}, 3, "Train a new one"),
+            ({"gate": Gate.FAIL, "book": "paper:1"}, 3, "--foreign"),
+        ],
+    )
+    def test_what_an_override_cannot_cover_is_refused(self, fields, days, message):
+        model = MLModelFactory(**fields)
+        with pytest.raises(PromotionRefused, match=message):
+            promote(model, "simulated", "ada", "I like it", override_until=timezone.now() + timedelta(days=days))
+        assert champion("simulated") is None
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"gate": Gate.FAIL, "champion": True},
+            {"gate": Gate.PASS, "override_until": timezone.now()},
+            {"gate": Gate.FAIL, "may_filter": True},
+            {"serving_book": "simulated"},
+            {"status": ModelStatus.ARCHIVED},
+        ],
+    )
+    def test_the_database_itself_refuses_what_no_promotion_gives(self, fields):
+        with pytest.raises(IntegrityError, match="model_"):
+            MLModelFactory(**fields)
+
+
+@pytest.mark.django_db
+class TestRollback:
+    def promoted(self, **fields):
+        model = MLModelFactory(**fields)
+        until = timezone.now() + timedelta(days=1) if model.gate != Gate.PASS else None
+        return promote(model, "simulated", "ada", "better", override_until=until)
+
+    def test_the_champion_before_serves_again_and_who_when_and_why_stand_on_the_one_withdrawn(self):
+        first, second = self.promoted(), self.promoted()
+        promoted_at = first.promoted_at
+        done = rollback("simulated", "bob", "it skips winners")
+        assert (done.withdrawn, done.restored, champion("simulated")) == (second, first, first)
+        second.refresh_from_db()
+        assert (second.status, second.archived_by) == (ModelStatus.ARCHIVED, "bob")
+        assert second.archive_reason == f"rolled back to {first.version}: it skips winners"
+        assert second.archived_at is not None
+        restored = champion("simulated")
+        assert (restored.promoted_by, restored.promoted_at, restored.archived_at) == ("ada", promoted_at, None)
+
+    def test_twice_goes_back_twice_and_never_to_what_was_withdrawn(self):
+        first, second, _withdrawn = self.promoted(), self.promoted(), self.promoted()
+        rollback("simulated", "bob", "worse")
+        third = self.promoted()
+        assert champion("simulated") == third
+        assert [rollback("simulated", "bob", "worse").restored for _ in range(2)] == [second, first]
+        with pytest.raises(PromotionRefused, match="No model served simulated before"):
+            rollback("simulated", "bob", "worse")
+        assert champion("simulated") == first
+
+    def test_where_no_model_serves_there_is_nothing_to_roll_back(self):
+        MLModelFactory(book="paper:1", champion=True)
+        with pytest.raises(PromotionRefused, match="No model serves simulated"):
+            rollback("simulated", "bob", "worse")
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"feature_set": "an older one"}, "another feature set"),
+            ({"gate": Gate.FAIL, "override_until": timezone.now()}, "has ended"),
+        ],
+    )
+    def test_a_champion_before_that_may_not_serve_any_more_does_not(self, changed, message):
+        first, second = self.promoted(), self.promoted()
+        MLModel.objects.filter(pk=first.pk).update(**changed)
+        with pytest.raises(PromotionRefused, match=message):
+            rollback("simulated", "bob", "worse")
+        assert champion("simulated") == second
+
+    def test_a_rollback_needs_a_name_and_a_reason(self):
+        self.promoted(), self.promoted()
+        with pytest.raises(PromotionRefused, match="A rollback needs a name"):
+            rollback("simulated", "bob", " ")
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time; this race is PostgreSQL's")
