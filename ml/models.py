@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from ml.features import FEATURES, Feature, Kind
 from ml.words import Algorithm, Decision, Gate, Label, ModelStatus, PredictionMode, tested_on, trained_on
@@ -149,6 +150,20 @@ class MLModel(models.Model):
         return self.override_until is not None and now >= self.override_until
 
     @property
+    def service(self) -> str:
+        """Where it serves and who said so, in a sentence or two."""
+        if self.promoted_at is None:
+            return "It is a candidate and serves nothing."
+        promoted = f"{_day(self.promoted_at)}, promoted by {self.promoted_by}: {self.promotion_reason}."
+        if self.archived_at is not None:
+            ended = f"{_day(self.archived_at)}, archived by {self.archived_by}: {self.archive_reason}."
+            return f"It served {self.serving_book} from {promoted} Until {ended}"
+        override = (
+            f" It did not pass its gate; the override ends {_day(self.override_until)}." if self.overridden else ""
+        )
+        return f"It serves {self.serving_book} since {promoted}{override}"
+
+    @property
     def unseen_from(self) -> date:
         """The first session that this very model learned nothing of; the online learner was told of its test part."""
         return self.test_to + timedelta(days=1) if self.algorithm == Algorithm.RIVER else self.test_from
@@ -157,6 +172,10 @@ class MLModel(models.Model):
     def last_tested_on(self) -> str:
         """The sessions that this very model never saw, and whose signals it scores one by one."""
         return f"{self.test_from} to {self.test_to}"
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{timezone.localtime(moment):%Y-%m-%d %H:%M}"
 
 
 class LeakageCheck(models.Model):

@@ -97,7 +97,7 @@ def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
             f"{row['n_taken']:,}",
             bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+.3f"),
         )
-    shuffled = metrics["shuffled_labels"]
+    shuffled = metrics.get("shuffled_labels")
     if shuffled:
         table.add_row(f"shuffled outcomes, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
     return table

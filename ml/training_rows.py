@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
-from ml.models import TradeFeatures
+from ml.models import MLModel, TradeFeatures
 from ml.training_data import TrainingData
 from ml.words import Label
 from positions.models import Trade
@@ -104,4 +104,18 @@ def load_training_data(
         missing={name: n for name, values in zip(NAMES, table, strict=True) if (n := sum(v is None for v in values))},
         exit_settings=Counter(exit_settings),
         feeds=Counter(feeds),
+    )
+
+
+def nothing_new(book: str, label: Label) -> str:
+    """Why training now would learn nothing new, in a sentence; "" where it would. No model at all is a reason to."""
+    newest = MLModel.objects.filter(book=book, label=label, feature_set=FEATURE_SET).defer("artifact").first()
+    if newest is None:
+        return ""
+    until = datetime.fromisoformat(newest.manifest["last_closed_at"]).replace(tzinfo=UTC)
+    if len(load_training_data(book, label, closed_after=until).won):
+        return ""
+    return (
+        f"Nothing to do: no trade of book {book} with complete features has closed since {until:%Y-%m-%d %H:%M} UTC, "
+        f"the newest that model {newest.version} learned from."
     )

@@ -50,3 +50,9 @@ def prediction_mode() -> str:
     """`off`, `shadow` or `filter`. One query."""
     mode: str = get_values_for_keys(["PREDICTION_MODE"])["PREDICTION_MODE"]
     return mode
+
+
+def auto_promote() -> bool:
+    """Whether a candidate whose trial is over may take the champion's place by itself. One query."""
+    allowed: bool = get_values_for_keys(["AUTO_PROMOTE"])["AUTO_PROMOTE"]
+    return allowed

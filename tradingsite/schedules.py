@@ -11,8 +11,9 @@ SECONDS_ALLOWED = settings.Q_CLUSTER["timeout"] - 60
 
 
 def train() -> str:
-    """Train on the trades of the BOOK setting; says what the command said last. Raises CommandFailed."""
-    return _manage("train_model", "--book", settings.BOOK)
+    """Train on the trades of the BOOK setting if some have closed since; says what the command said last. Raises
+    CommandFailed."""
+    return _manage("train_model", "--book", settings.BOOK, "--if-due")
 
 
 def daily_report() -> str:

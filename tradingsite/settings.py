@@ -225,6 +225,11 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
         "off: no predictions. shadow: predict and log. filter: also skip what the model would skip.",
         str,
     ),
+    "AUTO_PROMOTE": (
+        False,
+        "After training, promote the candidate that shadowed 200 closed trades no worse than the champion.",
+        bool,
+    ),
 }
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 CONSTANCE_CONFIG = LIVE_SETTINGS
@@ -243,7 +248,7 @@ CONSTANCE_CONFIG_FIELDSETS = (
     ),
     ("Breakeven", ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"]),
     ("Size and protections", ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"]),
-    ("Predictions", ["PREDICTION_MODE"]),
+    ("Predictions", ["PREDICTION_MODE", "AUTO_PROMOTE"]),
 )
 
 

@@ -1,6 +1,7 @@
 """`train_model` and `promote_model` as a trader meets them."""
 
 import json
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -8,7 +9,8 @@ from django.core.management import CommandError, call_command
 
 from ml.models import MLModel
 from ml.registry import champion
-from tests.factories import MLModelFactory
+from positions.models import Trade
+from tests.factories import MLModelFactory, TradeFactory, features_of
 from tests.ml.synthetic import store, training_data
 
 
@@ -46,6 +48,28 @@ def test_train_model_without_trades_says_what_is_missing_and_is_no_error(tmp_pat
     assert "0 sessions" in shown
     result = json.loads(report.read_text())
     assert (result["version"], result["metrics"], result["gate"]) == (None, None, "INSUFFICIENT_DATA")
+
+
+@pytest.mark.django_db
+def test_train_model_if_due_trains_once_and_again_only_when_trades_have_closed_since(tmp_path):
+    store(training_data(1, sessions=22, per_session=6))
+    report = tmp_path / "result.json"
+    due = ("train_model", "--book", "simulated", "--if-due", "--json", str(report))
+    run(*due)
+    version = MLModel.objects.get().version
+    assert json.loads(report.read_text())["due"]
+    shown = run(*due)
+    assert shown.startswith("Nothing to do: no trade of book simulated with complete features has closed since")
+    assert version in shown
+    result = json.loads(report.read_text())
+    assert (result["due"], result["version"], result["gate"], result["promoted"]) == (False, None, None, None)
+    assert MLModel.objects.count() == 1
+    later = Trade.objects.latest("exited_at").exited_at + timedelta(days=1)
+    trade = TradeFactory(signal_at=later, session=later.date())
+    assert "Nothing to do" in run(*due)
+    features_of(trade)
+    run(*due)
+    assert MLModel.objects.count() == 2
 
 
 @pytest.mark.django_db

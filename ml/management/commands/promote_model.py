@@ -1,24 +1,31 @@
 """`promote_model`: make a candidate the champion of a book."""
 
 from argparse import ArgumentParser
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
+from django.utils import timezone
 
-from ml.models import MLModel
+from ml.management.model_options import add_model_options, find_model, standing
 from ml.registry import PromotionRefused, promote
-from tradingsite.kit.options import bad_input, book_name
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import bad_input, book_name, new_york_date
+
+
+def end_of(day: date) -> datetime:
+    """When a New York day is over."""
+    return timezone.make_aware(datetime.combine(day + timedelta(days=1), time()))
 
 
 class Command(BaseCommand):
-    help = "Make a candidate the model that serves a book; the one that served before is archived."
+    help = (
+        "Make a candidate the model that serves a book; the one that served before is archived. A running trader hears "
+        "of it within seconds. Example: manage.py promote_model 20240216-1 --who ada --why 'beats geometry'"
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("version", help="the model's version, such as 20240216-1")
-        parser.add_argument(
-            "--book", type=book_name, default=settings.BOOK, help="where it was trained (default: %(default)s)"
-        )
+        add_model_options(parser)
         parser.add_argument("--to", type=book_name, help="the book it is to serve (default: where it was trained)")
         parser.add_argument("--who", required=True, help="your name, stored with the promotion")
         parser.add_argument("--why", required=True, help="the reason, stored with the promotion")
@@ -28,21 +35,35 @@ class Command(BaseCommand):
             help="say that the model learned from another book's trades, perhaps in an invented market or a replay, "
             "and is to judge this book's all the same; without this word that is refused",
         )
+        parser.add_argument(
+            "--override",
+            action="store_true",
+            help="let a model serve that did not pass its gate; every prediction it makes says so, it never skips a "
+            "trade, and its service ends by itself (--until)",
+        )
+        parser.add_argument(
+            "--until", type=new_york_date, metavar="D", help="with --override: the last day of it, New York date"
+        )
+        add_json_option(parser)
 
-    def handle(
-        self, *, version: str, book: str, to: str | None, who: str, why: str, foreign: bool, **options: Any
-    ) -> None:
-        model = MLModel.objects.filter(book=book, version=version).first()
-        if model is None:
-            known = ", ".join(MLModel.objects.filter(book=book).values_list("version", flat=True)[:5])
-            raise bad_input(
-                f"Book {book} has no model {version}. Its newest: {known}."
-                if known
-                else f"Book {book} has no models. Train one: python manage.py train_model --book {book}"
-            )
+    def handle(self, *args: Any, **options: Any) -> None:
+        check_json_file(options["json"])
+        if options["override"] != (options["until"] is not None):
+            raise bad_input("--override and --until D belong together: an override ends on a named day.")
+        model = find_model(options["book"], options["version"])
         try:
-            champion = promote(model, to or book, who, why, foreign=foreign)
+            champion = promote(
+                model,
+                options["to"] or options["book"],
+                options["who"],
+                options["why"],
+                foreign=options["foreign"],
+                override_until=end_of(options["until"]) if options["override"] else None,
+            )
         except PromotionRefused as refused:
             raise bad_input(str(refused)) from refused
         trained = f", trained on {champion.book}," if champion.book != champion.serving_book else ""
-        self.stdout.write(f"Model {champion.version}{trained} now serves {champion.serving_book}.")
+        until = f" until the end of {options['until']}, though it did not pass its gate" if options["override"] else ""
+        self.stdout.write(f"Model {champion.version}{trained} now serves {champion.serving_book}{until}.")
+        if options["json"]:
+            write_json(options["json"], standing(champion))

@@ -4,11 +4,16 @@ from argparse import ArgumentParser
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from ml.model_trainer import ModelTrainer, TrainingResult
+from ml.models import MLModel
+from ml.registry import PromotionRefused
+from ml.succession import succeed
 from ml.tables import show_figures, show_verdicts
+from ml.training_rows import nothing_new
 from ml.words import VERDICTS, Algorithm, Label
+from positions import live_settings
 from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
 from tradingsite.kit.options import book_name, seed
 
@@ -31,8 +36,8 @@ def show(result: TrainingResult, console: "Console") -> None:
         show_verdicts(model, console)
 
 
-def summary(book: str, result: TrainingResult) -> dict[str, Any]:
-    """The result for machines; every key is always there, null where there is no model."""
+def summary(book: str, result: TrainingResult | None, promoted: MLModel | None) -> dict[str, Any]:
+    """The result for machines; every key is always there, null where there is no model or nothing was due."""
     stored = (
         "version",
         "algorithm",
@@ -48,10 +53,12 @@ def summary(book: str, result: TrainingResult) -> dict[str, Any]:
     )
     return {
         "book": book,
-        **{name: getattr(result.model, name, None) for name in stored},
-        "gate": result.gate,
-        "gate_reasons": result.reasons,
-        "metrics": result.evaluation,
+        "due": result is not None,
+        **{name: getattr(result and result.model, name, None) for name in stored},
+        "gate": result and result.gate,
+        "gate_reasons": result and result.reasons,
+        "metrics": result and result.evaluation,
+        "promoted": promoted and promoted.version,
     }
 
 
@@ -75,21 +82,50 @@ class Command(BaseCommand):
             choices=list(Algorithm),
             help="which learner becomes the candidate (default: xgboost, or logistic where that is shown to be better)",
         )
+        parser.add_argument(
+            "--if-due", action="store_true", help="only if trades have closed that the newest model did not learn from"
+        )
         add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
-        from rich.progress import Progress
 
         book = options["book"]
         check_json_file(options["json"])
+        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        idle = nothing_new(book, options["label"]) if options["if_due"] else ""
+        result = None if idle else self._train(book, options)
+        if result is None:
+            screen.print(idle, soft_wrap=True)
+        else:
+            show(result, screen)
+        promoted = self._succeed(book, screen) if live_settings.auto_promote() else None
+        if options["json"]:
+            write_json(options["json"], summary(book, result, promoted))
+
+    @staticmethod
+    def _train(book: str, options: dict[str, Any]) -> TrainingResult:
+        from rich.console import Console
+        from rich.progress import Progress
+
         terminal = Console(stderr=True)
         with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
             task = bar.add_task("Windows fitted", total=None)
             trainer = ModelTrainer(book, options["seed"], options["label"])
-            result = trainer.train(
+            return trainer.train(
                 lambda done, total: bar.update(task, completed=done, total=total), options["algorithm"]
             )
-        show(result, Console(file=cast(IO[str], self.stdout), highlight=False))
-        if options["json"]:
-            write_json(options["json"], summary(book, result))
+
+    @staticmethod
+    def _succeed(book: str, screen: "Console") -> MLModel | None:
+        """What AUTO_PROMOTE allows: the candidate whose trial is over takes the champion's place, or why not."""
+        try:
+            succession = succeed(book)
+        except PromotionRefused as refused:
+            raise CommandError(str(refused)) from refused
+        if succession is None:
+            return None
+        candidate, verdict = succession.candidate, succession.verdict
+        done = "now serves" if verdict.takes_over else "does not take over"
+        screen.print(f"Model {candidate.version} {done} {book}: {verdict.reason}.", soft_wrap=True)
+        return candidate if verdict.takes_over else None

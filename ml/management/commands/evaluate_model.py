@@ -1,0 +1,55 @@
+"""`evaluate_model`: what a stored model is worth on closed trades it was not fitted on."""
+
+from argparse import ArgumentParser
+from typing import IO, Any, cast
+
+from django.core.management.base import BaseCommand
+
+from ml.gate import Evidence, in_one_sentence
+from ml.management.model_options import add_model_options, find_model
+from ml.predictor import ModelUnusable
+from ml.tables import show_figures
+from ml.unseen import NothingUnseen, evaluate_unseen
+from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.options import bad_input, new_york_date
+
+
+class Command(BaseCommand):
+    help = (
+        "Score closed trades of sessions that a stored model has not seen, and show the figures beside geometry and "
+        "the majority class. Sessions it was fitted on are refused. Example: manage.py evaluate_model 20240216-1"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_model_options(parser)
+        parser.add_argument(
+            "--from",
+            dest="first",
+            type=new_york_date,
+            metavar="D",
+            help="first session (default: the first that the model has not seen)",
+        )
+        parser.add_argument(
+            "--to", dest="last", type=new_york_date, metavar="D", help="last session (default: the newest)"
+        )
+        add_json_option(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from rich.console import Console
+
+        check_json_file(options["json"])
+        model = find_model(options["book"], options["version"])
+        try:
+            judged = evaluate_unseen(model, options["first"], options["last"])
+        except (NothingUnseen, ModelUnusable) as error:
+            raise bad_input(str(error)) from error
+        sentence = in_one_sentence(Evidence(judged.evaluation))
+        metrics = {"in_one_sentence": sentence, **judged.evaluation.to_dict()}
+        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        screen.print(f"Model {model.version} ({model.algorithm}) on sessions {judged.first} to {judged.last}:")
+        show_figures(metrics, model.algorithm, screen)
+        for remark in judged.data.remarks():
+            screen.print(f"  - {remark}", soft_wrap=True)
+        if options["json"]:
+            about = {"version": model.version, "book": model.book, "from": str(judged.first), "to": str(judged.last)}
+            write_json(options["json"], {**about, "metrics": metrics})

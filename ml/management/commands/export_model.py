@@ -1,0 +1,45 @@
+"""`export_model`: a stored model in its own library's format."""
+
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from ml.encoder import Encoder
+from ml.learners import scorer_from
+from ml.management.model_options import add_model_options, find_model
+from ml.predictor import ModelUnusable, opened
+from ml.words import Algorithm
+from tradingsite.kit.options import bad_input
+
+
+class Command(BaseCommand):
+    help = (
+        "Write a stored model to a file in its own library's format: XGBoost's JSON, LightGBM's text, the weights of a "
+        "linear model as JSON. What it takes are encoded columns and what it gives is not calibrated: encoder and "
+        "calibrator are in the manifest (show_model --json). Example: manage.py export_model 20240216-1 --to model.json"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_model_options(parser)
+        parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where to; never over another file")
+        parser.add_argument("--force", action="store_true", help="replace the file if there is one")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path: Path = options["to"]
+        if path.exists() and not (options["force"] and path.is_file()):
+            raise bad_input(f"--to {path} exists; name another file" + (" or add --force." if path.is_file() else "."))
+        if not path.parent.is_dir():
+            raise bad_input(f"--to {path}: there is no folder {path.parent}.")
+        model = find_model(options["book"], options["version"])
+        try:
+            artifact = opened(model)
+        except ModelUnusable as error:
+            raise bad_input(f"{error}.") from error
+        scorer = scorer_from(Algorithm(model.algorithm), artifact.scorer, Encoder.from_dict(artifact.encoder).columns)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_bytes(scorer.exported())
+        draft.replace(path)
+        self.stdout.write(f"Model {model.version} ({model.algorithm}) is in {path}.")
