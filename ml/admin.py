@@ -10,6 +10,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from ml.features import FEATURES, Group
 from ml.models import MLModel, Performance, Prediction, TradeFeatures
+from ml.registry import HEAVY
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 
@@ -98,7 +99,22 @@ class MLModelAdmin(ReadOnlyAdmin):
             "Out of sample",
             {"fields": ("metrics", "trained_on", "tested_on", "last_tested_on", "threshold")},
         ),
-        ("Service", {"fields": ("status", "serving_book", "promoted_at", "promoted_by", "promotion_reason")}),
+        (
+            "Service",
+            {
+                "fields": (
+                    "status",
+                    "serving_book",
+                    "promoted_at",
+                    "promoted_by",
+                    "promotion_reason",
+                    "override_until",
+                    "archived_at",
+                    "archived_by",
+                    "archive_reason",
+                )
+            },
+        ),
         ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
         ("Importance (gain)", {"classes": ("collapse",), "fields": ("importance",)}),
         (
@@ -150,6 +166,7 @@ class PredictionAdmin(ReadOnlyAdmin):
         "threshold",
         "decision",
         "reason",
+        "overridden",
         "outcome",
         "book",
     )
@@ -163,9 +180,8 @@ class PredictionAdmin(ReadOnlyAdmin):
     search_help_text = "The key of a signal"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
-        heavy = ("artifact", "metrics", "folds", "importance", "manifest", "gate_reasons")
         rows: QuerySet[Prediction] = super().get_queryset(request)
-        return rows.select_related("model").defer(*(f"model__{name}" for name in heavy))
+        return rows.select_related("model").defer(*(f"model__{name}" for name in HEAVY))
 
 
 @admin.register(Performance)

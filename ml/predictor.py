@@ -64,6 +64,17 @@ def opened(model: MLModel) -> Artifact:
         raise ModelUnusable(f"model {model}: {refused}") from refused
 
 
+def why_silent(model: MLModel, now: datetime) -> str:
+    """Why a promoted model must not speak at a moment (aware UTC), "" where it may."""
+    if model.override_ended(now):
+        return f"the override of model {model} has ended"
+    try:
+        opened(model)
+    except ModelUnusable as error:
+        return str(error)
+    return ""
+
+
 @dataclass(frozen=True)
 class _Loaded:
     scorer: Scorer

@@ -85,7 +85,7 @@ class Serving:
         if model is None:
             return None, NO_MODEL
         if model.override_ended(datetime.now(UTC)):
-            return None, f"override of model {model} ended"
+            return None, f"the override of model {model} has ended"
         loaded = self._loaded[_identity(model)]
         return (None, str(loaded)) if isinstance(loaded, ModelUnusable) else (loaded, "")
 

@@ -15,7 +15,9 @@ from django.utils.safestring import SafeString
 
 from ml.feature_writer import backlog
 from ml.models import MLModel, Performance, TradeFeatures
-from ml.words import VERDICTS, Gate, ModelStatus
+from ml.predictor import why_silent
+from ml.registry import TRIAL, on_duty
+from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from reports.daily import MARKETS, report_path
@@ -203,7 +205,18 @@ def _model(book: str) -> dict[str, Any]:
         "model": latest,
         "verdict": VERDICTS[Gate(latest.gate)] if latest else "",
         "figures": _figures(latest.metrics) if latest else None,
-        "champion": light.filter(serving_book=book, status=ModelStatus.CHAMPION).first(),
+        **_service(book),
+    }
+
+
+def _service(book: str) -> dict[str, Any]:
+    """Who serves the book, why its word does not count if so, and who is on trial."""
+    duty = on_duty(book)
+    return {
+        "champion": duty.champion,
+        "silent": why_silent(duty.champion, timezone.now()) if duty.champion else "",
+        "trial": duty.on_trial,
+        "trial_length": TRIAL,
     }
 
 

@@ -196,7 +196,7 @@ def test_an_overridden_champion_serves_until_its_override_ends(make):
     MLModel.objects.filter(pk=refused.pk).update(override_until=now)
     serving = refreshed()
     assert serving.served().champion is None
-    assert serving.served().reason == f"override of model {refused} ended"
+    assert serving.served().reason == f"the override of model {refused} has ended"
 
 
 class TestTrial:

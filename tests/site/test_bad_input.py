@@ -110,6 +110,10 @@ def in_a_file(folder: Path) -> Path:
         ("replay", {"bars": Path("bars.csv")}),
         ("check_leakage", {"bars": Path("bars.csv")}),
         ("train_model", {}),
+        ("promote_model 20240103-1", {"who": "ada", "why": "x"}),
+        ("rollback_model", {"who": "ada", "why": "x"}),
+        ("show_model 20240103-1", {}),
+        ("evaluate_model 20240103-1", {}),
         ("versions", {}),
     ],
 )
@@ -118,7 +122,7 @@ def test_a_json_file_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     path = where(tmp_path)
     with pytest.raises(CommandError, match=f"^--json {path}") as refused:
-        call_command(command, **options, json=path)
+        call_command(*command.split(), **options, json=path)
     assert refused.value.returncode == 2
     assert "\n" not in str(refused.value)
     assert not User.objects.exists()
@@ -166,6 +170,8 @@ def test_options_take_what_they_mean_and_nothing_else(
         ("ml", ("train_model", "--seed", "-1")),
         ("ml", ("train_model", "--book", "somebody")),
         ("ml", ("promote_model", "1", "--to", "my book", "--who", "ada", "--why", "x")),
+        ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "tomorrow")),
+        ("ml", ("evaluate_model", "1", "--from", "tomorrow")),
         ("reports", ("daily_report", "--session", "tomorrow")),
         ("reports", ("daily_report", "--book", "paper:")),
         ("tradingsite", ("create_api_token", "ada", "--days", "many")),
@@ -189,6 +195,10 @@ def test_an_option_out_of_range_ends_with_status_2_and_names_it(
         ("promote_model", "20240103-1", "--book", "paper:1", "--who", "ada", "--why", "x"),
         ("promote_model", "20240103-1", "--to", "paper:1", "--who", "ada", "--why", "x"),
         ("promote_model", "20240103-1", "--who", "", "--why", "x"),
+        ("rollback_model", "--who", "ada", "--why", "x"),
+        ("show_model", "no-such"),
+        ("evaluate_model", "no-such"),
+        ("export_model", "no-such", "--to", "no-such-model.json"),
         ("daily_report", "--book", "paper:1"),
         ("create_api_token", "nobody"),
     ],

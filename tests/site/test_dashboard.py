@@ -1,4 +1,4 @@
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +6,12 @@ import orjson
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from ml.journal import Journal
+from ml.models import MLModel, Prediction
+from ml.registry import promote
 from ml.words import Gate
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory
@@ -104,6 +107,29 @@ def test_the_model_that_serves_the_book_is_named(owner_client: Client) -> None:
     assert f'This book is served by <a class="text-link" href="/admin/ml/mlmodel/{champion.pk}/change/">' in text(
         owner_client
     )
+
+
+def test_who_promoted_the_champion_and_when_its_override_ends_is_told(owner_client: Client) -> None:
+    until = timezone.now() + timedelta(days=2)
+    promote(MLModelFactory(gate=Gate.FAIL), "simulated", "ada", "to see it at work", override_until=until)
+    page = text(owner_client)
+    assert "promoted by ada: to see it at work. It did not pass its gate; the override ends" in page
+    assert f"{timezone.localtime(until):%Y-%m-%d %H:%M}" in page
+
+
+def test_a_champion_that_may_not_speak_is_shown_with_the_reason(owner_client: Client) -> None:
+    model = promote(MLModelFactory(), "simulated", "ada", "better")
+    assert "It does not speak: model simulated" in text(owner_client)
+    assert "not signed with this site&#x27;s MODEL_SIGNING_KEY" in text(owner_client)
+    MLModel.objects.filter(pk=model.pk).update(gate=Gate.FAIL, override_until=timezone.now())
+    assert f"the override of model {model} has ended. Signals go on as if PREDICTION_MODE were off." in text(
+        owner_client
+    )
+
+
+def test_the_candidate_on_trial_is_shown_with_how_far_it_got(rows: Trade, owner_client: Client) -> None:
+    Prediction.objects.update(outcome="WIN")
+    assert "shadows: 1 of 200 trades that it scored have closed." in text(owner_client)
 
 
 def test_the_number_of_queries_does_not_grow_with_the_rows(
