@@ -75,6 +75,27 @@ def test_on_a_thousand_rows_with_unknown_values_and_unseen_categories_serving_eq
     assert np.isnan(columns["rsi14"]).sum() > 100
 
 
+def test_the_stored_model_is_the_best_iteration_and_no_round_more(trained):
+    fitted = trained.walk.folds[-1].fits[Algorithm.XGBOOST].scorer.booster
+    stored = Predictor(trained.model)._loaded.scorer.booster
+    assert stored.num_boosted_rounds() == fitted.best_iteration + 1
+
+
+def test_a_zero_is_served_as_a_zero_as_it_was_trained_and_not_as_an_unknown_value(trained):
+    """In a sparse matrix a zero is no entry, which trees take for unknown: another answer, without any error."""
+    import xgboost
+    from scipy.sparse import csr_matrix
+
+    fit, columns = trained.walk.folds[-1].fits[Algorithm.XGBOOST], trained.data.columns_of(trained.rows)
+    dense = fit.encoder.encode(columns)
+    as_trained = xgboost.DMatrix(dense, feature_names=list(fit.encoder.columns))
+    as_sparse = xgboost.DMatrix(csr_matrix(np.nan_to_num(dense)), feature_names=list(fit.encoder.columns))
+    booster, predictor = fit.scorer.booster, Predictor(trained.model)
+    served = [predictor.predict(trained.features(row), 0.4).p_raw for row in trained.rows]
+    np.testing.assert_allclose(served, booster.predict(as_trained), rtol=0, atol=1e-6)
+    assert np.abs(booster.predict(as_sparse) - served).max() > 0.01
+
+
 def test_many_signals_at_once_are_let_through_as_each_alone(trained):
     predictor = Predictor(trained.model)
     rule = predictor.rule(trained.data.columns_of(trained.rows))
