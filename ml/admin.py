@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from ml.features import FEATURES, Group
-from ml.models import MLModel, Performance, Prediction, TradeFeatures
+from ml.models import LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 
@@ -82,6 +82,7 @@ class MLModelAdmin(ReadOnlyAdmin):
         "created_at",
         "version",
         "algorithm",
+        "label",
         "status",
         "gate",
         "trained_on",
@@ -89,7 +90,13 @@ class MLModelAdmin(ReadOnlyAdmin):
         "serving_book",
         "book",
     )
-    list_filter = (BookFilter, ("status", ChoicesDropdownFilter), ("gate", ChoicesDropdownFilter))
+    list_filter = (
+        BookFilter,
+        ("status", ChoicesDropdownFilter),
+        ("gate", ChoicesDropdownFilter),
+        ("algorithm", ChoicesDropdownFilter),
+        ("label", ChoicesDropdownFilter),
+    )
     search_fields = ("version__exact",)
     search_help_text = "A version"
     fieldsets = (
@@ -100,7 +107,7 @@ class MLModelAdmin(ReadOnlyAdmin):
         ),
         ("Service", {"fields": ("status", "serving_book", "promoted_at", "promoted_by", "promotion_reason")}),
         ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
-        ("Importance (gain)", {"classes": ("collapse",), "fields": ("importance",)}),
+        ("Importance", {"classes": ("collapse",), "fields": ("importance",)}),
         (
             "What retraining needs",
             {
@@ -108,6 +115,7 @@ class MLModelAdmin(ReadOnlyAdmin):
                 "fields": (
                     "version",
                     "algorithm",
+                    "label",
                     "book",
                     "created_at",
                     "seed",
@@ -184,3 +192,12 @@ class PerformanceAdmin(ReadOnlyAdmin):
         "book",
     )
     list_filter = (BookFilter, ("session", RangeDateFilter))
+
+
+@admin.register(LeakageCheck)
+class LeakageCheckAdmin(ReadOnlyAdmin):
+    when_empty = "Nobody has looked for leaks yet, so no model can pass its gate. Run python manage.py check_leakage."
+    list_display = ("checked_at", "is_clean", "points", "compared", "feature_set")
+    list_filter = ("is_clean",)
+    search_fields = ("feature_set__exact",)
+    search_help_text = "A feature set"

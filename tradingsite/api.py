@@ -4,7 +4,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import DefaultRouter
 
-from ml.api import MLModelViewSet, PerformanceViewSet, PredictionViewSet, TradeFeaturesViewSet
+from ml.api import LeakageCheckViewSet, MLModelViewSet, PerformanceViewSet, PredictionViewSet, TradeFeaturesViewSet
 from positions.api import (
     InstrumentViewSet,
     OrderIntentViewSet,
@@ -25,6 +25,7 @@ router.register("features", TradeFeaturesViewSet)
 router.register("models", MLModelViewSet)
 router.register("predictions", PredictionViewSet)
 router.register("performance", PerformanceViewSet)
+router.register("leakage-checks", LeakageCheckViewSet)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

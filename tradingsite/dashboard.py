@@ -242,6 +242,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Models", "admin:ml_mlmodel_changelist", "model_training", "ml.view_mlmodel"),
             ("Predictions", "admin:ml_prediction_changelist", "online_prediction", "ml.view_prediction"),
             ("Performance", "admin:ml_performance_changelist", "monitoring", "ml.view_performance"),
+            ("Leakage checks", "admin:ml_leakagecheck_changelist", "policy", "ml.view_leakagecheck"),
         ],
         "Site": [
             ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
