@@ -112,7 +112,7 @@ def decayed(seed: int) -> TrainingData:
 def eaten_by_costs(seed: int) -> TrainingData:
     """A model can tell winners from losers, but each trade costs more than telling them apart brings."""
     data = training_data(seed, edge=0.45)
-    return replace(data, r=np.where(data.won, data.columns["reward_to_risk"], -1.0) - 0.9)
+    return replace(data, r=np.where(data.won, data.columns["reward_to_risk"], -1.0) - 1.5)
 
 
 def test_a_planted_edge_passes_in_at_least_95_of_100():
