@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ml.artifact import Artifact, fingerprint, seal
 from ml.calibration import Calibrator, fit_calibrator
+from ml.drift import reference_of
 from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rows, evaluate, scores
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
@@ -369,6 +370,7 @@ class ModelTrainer:
         import sklearn
         import xgboost
 
+        trained = last.window.train.rows
         return {
             "parameters": self.parameters,
             "rounds": ROUNDS,
@@ -381,6 +383,7 @@ class ModelTrainer:
             "train": _part_dict(last.window.train),
             "validation": _part_dict(last.window.validation),
             "test": _part_dict(last.window.test),
+            "reference": reference_of(data.columns_of(trained), data.session[trained]),
             "data_hash": data.data_hash,
             "n_trades": len(data.won),
             "n_incomplete": data.n_incomplete,
