@@ -29,7 +29,7 @@ def features(check: DriftCheck) -> "Table":
     from rich.table import Table
 
     table = Table(
-        title=f"{check.rows:,} signals of {check.sessions:,} sessions; the {SHOWN} features nearest to their bound",
+        title=f"The {SHOWN} features nearest to their bound",
         title_justify="left",
         caption="Worth: in independent signals; those of a session, and of a week, resemble each other.",
         caption_justify="left",
