@@ -11,7 +11,7 @@ from django.db.models import OuterRef, Subquery
 from numpy.typing import NDArray
 
 from ml.drift import ADWIN_DELTA, LEAST_ROWS, Comparison, Errors, compare, excess_errors, watch_errors
-from ml.features import MODEL_FEATURES, Kind
+from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
 from ml.models import DriftCheck, MLModel, Prediction, TradeFeatures
 from ml.registry import champion
 from ml.words import MODEL_SKIPS, PredictionMode
@@ -73,7 +73,7 @@ def _live_signals(model: MLModel, book: str) -> tuple[NDArray[np.datetime64], di
         book=book,
         session__gt=seen_until,
         complete=True,
-        feature_set=model.feature_set,
+        feature_set=FEATURE_SET,
         not_taken_reason__in=("", MODEL_SKIPS),
     )
     rows = list(asked.values_list("session", *names)[:NEWEST_SIGNALS])
@@ -88,6 +88,8 @@ def _live_signals(model: MLModel, book: str) -> tuple[NDArray[np.datetime64], di
 def _compare(
     model: MLModel, session: NDArray[np.datetime64], columns: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, Comparison], list[str]]:
+    if model.feature_set != FEATURE_SET:
+        return {}, [f"Features: this program computes others ({FEATURE_SET}) than the model's; train a new one."]
     reference = model.manifest.get("reference")
     if reference is None:
         return {}, ["Features: the model remembers nothing of its training rows; train and promote a new one."]

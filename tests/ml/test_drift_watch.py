@@ -204,6 +204,15 @@ def test_a_model_that_remembers_nothing_of_its_training_is_told_to_be_replaced()
     assert "train and promote a new one" in check_drift("simulated", NOW).not_judged[0]
 
 
+def test_a_model_of_other_features_is_not_compared():
+    data = traded()
+    store(data)
+    champion_of(data, feature_set="an older one")
+    check = check_drift("simulated", NOW)
+    assert "this program computes others" in check.not_judged[0]
+    assert check.features == {}
+
+
 def test_only_what_the_model_is_asked_about_and_could_have_been_taken_is_compared():
     data = traded()
     store(data)
