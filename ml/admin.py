@@ -9,9 +9,13 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from ml.features import FEATURES, Group
-from ml.models import LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
+from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
+
+HEAVY_OF_A_MODEL = tuple(
+    f"model__{name}" for name in ("artifact", "metrics", "folds", "importance", "manifest", "gate_reasons")
+)
 
 
 def _value(row: TradeFeatures, name: str) -> str:
@@ -171,9 +175,37 @@ class PredictionAdmin(ReadOnlyAdmin):
     search_help_text = "The key of a signal"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
-        heavy = ("artifact", "metrics", "folds", "importance", "manifest", "gate_reasons")
         rows: QuerySet[Prediction] = super().get_queryset(request)
-        return rows.select_related("model").defer(*(f"model__{name}" for name in heavy))
+        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
+
+
+@admin.register(DriftCheck)
+class DriftCheckAdmin(ReadOnlyAdmin):
+    when_empty = "No drift check yet: it takes a champion. Run python manage.py check_drift, or setup_schedules."
+    list_display = (
+        "checked_at",
+        "model",
+        "alarms",
+        "stepped_down",
+        "compared",
+        "mean_error_before",
+        "mean_error",
+        "book",
+    )
+    list_filter = (BookFilter, "stepped_down")
+    fieldsets = (
+        ("Outcome", {"fields": ("checked_at", "model", "alarms", "stepped_down", "reason", "not_judged", "book")}),
+        ("Features", {"fields": ("rows", "sessions", "features")}),
+        ("Errors", {"fields": ("errors_before", "mean_error_before", "errors", "mean_error")}),
+    )
+
+    @admin.display(description="compared")
+    def compared(self, check: DriftCheck) -> str:
+        return check.compared
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DriftCheck]:
+        rows: QuerySet[DriftCheck] = super().get_queryset(request)
+        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
 
 
 @admin.register(Performance)

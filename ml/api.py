@@ -1,6 +1,6 @@
 """Tables of learning in the read-only API. A model's artifact is neither loaded nor shown."""
 
-from ml.models import LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
+from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from tradingsite.kit.api import DAY_RANGE, TIME_RANGE, ReadOnlyViewSet, serializer_of
 
 
@@ -36,6 +36,14 @@ class PredictionViewSet(ReadOnlyViewSet):
         "model": ["exact"],
         "predicted_at": TIME_RANGE,
     }
+
+
+class DriftCheckViewSet(ReadOnlyViewSet):
+    """Champions' features and errors held against those of training; `alarms` are sentences, empty without drift."""
+
+    queryset = DriftCheck.objects.all()
+    serializer_class = serializer_of(DriftCheck)
+    filterset_fields = {"book": ["exact"], "model": ["exact"], "checked_at": TIME_RANGE}
 
 
 class PerformanceViewSet(ReadOnlyViewSet):

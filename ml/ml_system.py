@@ -9,7 +9,7 @@ from ml.feature_writer import MemoryWriter, Row, Writer
 from ml.features import FEATURE_SET
 from ml.models import Prediction
 from ml.predictor import ModelUnusable, Predictor, Score
-from ml.words import Decision, PredictionMode
+from ml.words import MODEL_SKIPS, Decision, PredictionMode
 from positions.history import TradeHistory
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
@@ -82,7 +82,7 @@ class MLSystem:
         self._prediction = prediction_of(self._book, signal.key, self._predictor, score, self._mode, now)
         filters = self._mode is PredictionMode.FILTER and self._predictor.model.may_filter
         blocks = filters and score.decision == Decision.SKIP
-        return Opinion(take=not blocks, reason="model_skips" if blocks else "")
+        return Opinion(take=not blocks, reason=MODEL_SKIPS if blocks else "")
 
     def on_decision(self, signal: Signal, not_taken_reason: str) -> None:
         """Hand the signal's features over to be stored, with what became of the signal and what was predicted."""

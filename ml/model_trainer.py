@@ -14,6 +14,7 @@ from django.utils import timezone
 from numpy.typing import NDArray
 
 from ml.artifact import Artifact, fingerprint, seal
+from ml.drift import reference_of
 from ml.evaluation import Estimate, Evaluation, SessionBootstrap, ShuffledControl, compared_log_loss
 from ml.features import FEATURE_SET
 from ml.gate import Evidence, gate, in_one_sentence, is_worse, may_filter
@@ -292,6 +293,7 @@ class ModelTrainer:
             "validation": _part_dict(last.window.validation),
             "test": _part_dict(last.window.test),
             "last_signal_at": str(data.start[-1]),
+            "reference": reference_of(data.columns_of(train), data.session[train]),
             "data_hash": data.data_hash,
             "n_trades": len(data.won),
             "n_shadow": int(data.shadow.sum()),

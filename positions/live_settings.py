@@ -1,5 +1,6 @@
 """The live settings (edited in the admin, in force on the next tick) as the frozen values that rules take."""
 
+from constance import config
 from constance.utils import get_values_for_keys
 
 from positions.rules import ExitSettings, RiskSettings
@@ -50,3 +51,8 @@ def prediction_mode() -> str:
     """`off`, `shadow` or `filter`. One query."""
     mode: str = get_values_for_keys(["PREDICTION_MODE"])["PREDICTION_MODE"]
     return mode
+
+
+def set_prediction_mode(mode: str) -> None:
+    """What the admin does when somebody changes PREDICTION_MODE."""
+    config.PREDICTION_MODE = mode

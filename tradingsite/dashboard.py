@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ml.feature_writer import backlog
-from ml.models import MLModel, Performance, TradeFeatures
+from ml.models import DriftCheck, MLModel, Performance, TradeFeatures
 from ml.words import VERDICTS, Gate, ModelStatus
 from positions.books import is_book
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
@@ -23,7 +23,13 @@ from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
 from tradingsite.kit.words import readable, rows_table
 
-NEEDED = ("positions.view_trade", "positions.view_workerlease", "ml.view_performance", "ml.view_mlmodel")
+NEEDED = (
+    "positions.view_trade",
+    "positions.view_workerlease",
+    "ml.view_performance",
+    "ml.view_mlmodel",
+    "ml.view_driftcheck",
+)
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
 INVENTED = ("simulated", "replay")
@@ -199,11 +205,13 @@ def _leases(book: str) -> SafeString:
 def _model(book: str) -> dict[str, Any]:
     light = MLModel.objects.defer("artifact", "importance", "manifest")
     latest = light.filter(book=book).first()
+    champion = light.filter(serving_book=book, status=ModelStatus.CHAMPION).first()
     return {
         "model": latest,
         "verdict": VERDICTS[Gate(latest.gate)] if latest else "",
         "figures": _figures(latest.metrics) if latest else None,
-        "champion": light.filter(serving_book=book, status=ModelStatus.CHAMPION).first(),
+        "champion": champion,
+        "drift": DriftCheck.objects.filter(book=book, model=champion).first() if champion else None,
     }
 
 
@@ -241,6 +249,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Features", "admin:ml_tradefeatures_changelist", "dataset", "ml.view_tradefeatures"),
             ("Models", "admin:ml_mlmodel_changelist", "model_training", "ml.view_mlmodel"),
             ("Predictions", "admin:ml_prediction_changelist", "online_prediction", "ml.view_prediction"),
+            ("Drift checks", "admin:ml_driftcheck_changelist", "trending_down", "ml.view_driftcheck"),
             ("Performance", "admin:ml_performance_changelist", "monitoring", "ml.view_performance"),
             ("Leakage checks", "admin:ml_leakagecheck_changelist", "policy", "ml.view_leakagecheck"),
         ],
