@@ -116,7 +116,7 @@ def watch_errors(errors: Floats) -> Errors:
     be more than 1 apart."""
     from river.drift import ADWIN
 
-    adwin: Any = ADWIN(delta=ADWIN_DELTA)  # type: ignore[no-untyped-call]  # river has no types
+    adwin: Any = ADWIN(delta=ADWIN_DELTA)
     kept = changed = 0  # where ADWIN's window begins, and where it began before the last change
     for seen, error in enumerate(errors, start=1):
         adwin.update(float(error))

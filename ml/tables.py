@@ -1,6 +1,6 @@
 """A model's figures as tables for the terminal: every figure beside its interval, its n and its baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ml.models import MLModel
+    from ml.tuning import Tuned
 
 RULES = {
     "xgboost": "XGBoost",
@@ -149,6 +150,22 @@ def deciles_table(metrics: Mapping[str, Any]) -> "Table":
             figure(row["lift"], ".2f"),
             figure(row["mean_r"], "+.3f"),
         )
+    return table
+
+
+def tuning_table(tuned: Sequence["Tuned"]) -> "Table":
+    """What tuning chose for each window, and what that is worth on sessions inside the window's training part."""
+    table = _table(
+        "Tuning: log-loss inside each window's training part",
+        "",
+        *(f"window {each.window}" for each in tuned),
+    )
+    table.add_row("trials", *(f"{each.trials}" for each in tuned))
+    table.add_row("of these pruned", *(f"{each.pruned}" for each in tuned))
+    table.add_row("log-loss, best", *(figure(each.log_loss, ".4f") for each in tuned))
+    table.add_row("log-loss, defaults", *(figure(each.start_log_loss, ".4f") for each in tuned))
+    for name in tuned[0].chosen:
+        table.add_row(name, *(f"{each.chosen[name]:.3g}" for each in tuned))
     return table
 
 

@@ -5,7 +5,7 @@ learned from training and validation together. Nothing here looks at a test part
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,14 @@ SHUFFLES = 20
 
 @dataclass(frozen=True)
 class Fit:
-    """A learner on one window: what was fitted on its training and validation parts, and `rule`, what that says of its
-    test part."""
+    """A learner on one window: what was fitted on its training and validation parts, `rule`, what that says of its
+    test part, and the learner's `parameters`."""
 
     encoder: Encoder
     scorer: Scorer
     calibrator: Calibrator
     rule: Rule
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,8 @@ def fit_window(
     for learner in learners:
         scorer = learner.fit(parts.train, parts.validation, parts.encoder.columns)
         calibrator = fit_calibrator(scorer.raw(parts.validation.X), parts.validation.won)
-        fits[learner.algorithm] = Fit(
-            parts.encoder, scorer, calibrator, judged(calibrator.apply(scorer.raw(parts.test)))
-        )
+        rule = judged(calibrator.apply(scorer.raw(parts.test)))
+        fits[learner.algorithm] = Fit(parts.encoder, scorer, calibrator, rule, learner.parameters)
     if online is not None:
         calibrator = fit_calibrator(online.p[window.validation.rows], parts.validation.won)
         p = calibrator.apply(online.p[window.test.rows])
@@ -166,10 +166,14 @@ def walk_forward(
     learners: Sequence[Learner],
     seed: int,
     *,
+    tuned: Sequence[Learner] = (),
     online: bool = False,
     progress: Progress | None = None,
 ) -> WalkForward:
-    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them."""
+    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them.
+
+    `tuned` has a learner for each window, which takes the place of the first of `learners` there.
+    """
     windows = rolling_windows(data.session, data.end)
     told = prequential(data.columns, data.won, data.start, data.end) if online else None
     folds, unfitted = [], []
@@ -181,7 +185,8 @@ def walk_forward(
                 f"{int((~won).sum())} losses, its validation part {len(held_out)} trades."
             )
         else:
-            folds.append(fit_window(data, window, learners, seed, told))
+            used = [tuned[done - 1], *learners[1:]] if tuned else learners
+            folds.append(fit_window(data, window, used, seed, told))
         if progress:
             progress(done, WINDOWS)
     return WalkForward(folds, unfitted)

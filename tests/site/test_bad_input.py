@@ -110,6 +110,7 @@ def in_a_file(folder: Path) -> Path:
         ("replay", {"bars": Path("bars.csv")}),
         ("check_leakage", {"bars": Path("bars.csv")}),
         ("train_model", {}),
+        ("tune_model", {}),
         ("versions", {}),
     ],
 )
@@ -165,6 +166,8 @@ def test_options_take_what_they_mean_and_nothing_else(
         ("tradingsite", ("check_leakage", "--bars", "bars.csv", "--seed", "-1")),
         ("ml", ("train_model", "--seed", "-1")),
         ("ml", ("train_model", "--book", "somebody")),
+        ("ml", ("tune_model", "--trials", "0")),
+        ("ml", ("tune_model", "--workers", "6")),
         ("ml", ("promote_model", "1", "--to", "my book", "--who", "ada", "--why", "x")),
         ("reports", ("daily_report", "--session", "tomorrow")),
         ("reports", ("daily_report", "--book", "paper:")),

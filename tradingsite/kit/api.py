@@ -1,5 +1,6 @@
 """The base of the read-only API."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -43,6 +44,8 @@ class ReadOnlyViewSet(ReadOnlyModelViewSet[Any]):
     Without `book` a list holds the rows of the BOOK setting, so that invented trades never mix with real ones.
     `filterset_fields` names columns that an index serves.
     """
+
+    filterset_fields: Mapping[str, Sequence[str]]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

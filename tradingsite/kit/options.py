@@ -9,6 +9,8 @@ from positions.books import is_book
 
 #: Exit status of a command that was given bad input or a bad configuration.
 BAD_CONFIGURATION = 2
+#: Of one whose database cannot be reached.
+NO_DATABASE = 3
 SEEDS = 2**31
 
 

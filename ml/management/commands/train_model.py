@@ -55,27 +55,31 @@ def summary(book: str, result: TrainingResult) -> dict[str, Any]:
     }
 
 
+def add_training_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose trades (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
+    parser.add_argument(
+        "--label",
+        type=Label,
+        choices=list(Label),
+        default=Label.NET,
+        help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
+        "ended them (default: %(default)s)",
+    )
+    add_json_option(parser)
+
+
 class Command(BaseCommand):
     help = "Train a WIN/LOSS model on a book's closed trades, walk forward, and say what it is worth out of sample."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose trades (default: %(default)s)")
-        parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
-        parser.add_argument(
-            "--label",
-            type=Label,
-            choices=list(Label),
-            default=Label.NET,
-            help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
-            "ended them (default: %(default)s)",
-        )
+        add_training_options(parser)
         parser.add_argument(
             "--algorithm",
             type=Algorithm,
             choices=list(Algorithm),
             help="which learner becomes the candidate (default: xgboost, or logistic where that is shown to be better)",
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
