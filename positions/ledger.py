@@ -6,7 +6,6 @@ from datetime import datetime
 from decimal import Decimal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from positions.market.bars import BarBatch, Floats
 from positions.market.calendar import Session
@@ -33,18 +32,26 @@ class Plan:
     entered_at: datetime
     flatten_at: datetime
 
+    def reaches(self, price: float, level: Decimal) -> bool:
+        """Whether a price is at a level or on its good side."""
+        return price >= float(level) if self.side is Side.LONG else price <= float(level)
+
+    def falls_to(self, price: float, level: Decimal) -> bool:
+        """Whether a price is at a level or on its bad side."""
+        return price <= float(level) if self.side is Side.LONG else price >= float(level)
+
     @property
-    def sign(self) -> int:
-        return 1 if self.side is Side.LONG else -1
+    def is_beyond_its_stop(self) -> bool:
+        """Entered where its stop had been passed already: a stop order there is refused."""
+        return self.falls_to(float(self.entry), self.stop)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
     """How a plan ended. `r` is its result after costs in units of its risk; exactly zero is a LOSS.
 
-    `mfe_r` and `mae_r` (both >= 0) are how far the price went for and against the plan, in R before costs, over the
-    bars that it lived to the end of and its exit. `both_touched`: the stop's bar reached the target too, and which came
-    first is not known. `at_last_price`: no bar came any more to leave in.
+    `both_touched`: the stop's bar reached the target too, and which came first is not known. `at_last_price`: no bar
+    came any more to leave in.
     """
 
     key: str
@@ -53,8 +60,6 @@ class PlanResult:
     ended_at: datetime
     r: float
     outcome: Outcome
-    mfe_r: float
-    mae_r: float
     both_touched: bool = False
     at_last_price: bool = False
 
@@ -73,76 +78,46 @@ class Ledger:
     A plan of which a bar was missed is not known any more and has no result: nothing is made up for it.
     """
 
-    def __init__(self) -> None:
-        self._plans: list[Plan] = []
-        self._reasons: list[ExitReason | None] = []
-        self._rows = np.empty(0, dtype=np.int64)
-        self._long = np.empty(0, dtype=bool)
-        self._leaving = np.empty(0, dtype=bool)
-        # Shape (fields, plans). Prices are negated for shorts, so that higher is better for every plan.
-        self._numbers: Floats = np.empty((6, 0))
+    def __init__(self, symbols: int) -> None:
         self._session: Session
         self._seen_until: datetime
+        self._plans: dict[str, Plan] = {}
+        self._new: list[str] = []  # entered in a bar that is not complete yet
+        self._running: dict[int, list[str]] = {}  # by row
+        self._leaving: dict[str, ExitReason] = {}  # at the next open of their symbol
+        # Of each symbol the nearest prices at which one of its running plans ends: within them, a bar changes nothing.
+        self._below: Floats = np.full(symbols, -np.inf)
+        self._above: Floats = np.full(symbols, np.inf)
+        self._next_flatten: datetime
 
     def open_session(self, session: Session) -> None:
         """Nothing is followed from one session into the next."""
-        self._session, self._seen_until = session, session.open
-        self._keep(np.zeros(len(self._plans), dtype=bool))
+        self._session, self._seen_until, self._next_flatten = session, session.open, session.close
+        self._forget_all()
 
     def follow(self, plan: Plan) -> bool:
         """Follow a plan from its entry on; one that is followed already goes on at its new entry price and risk.
 
-        False if a bar after its entry was taken in before: how it ended cannot be known any more.
+        False if a bar after its entry was taken in before: how it ends cannot be known any more.
         """
-        for number, known in enumerate(self._plans):
-            if known.key == plan.key:
-                self._plans[number] = plan
-                return True
-        if plan.entered_at < self._seen_until:
-            return False
-        entry, stop, target = (plan.sign * float(price) for price in (plan.entry, plan.stop, plan.target))
-        numbers = (stop, target, plan.entered_at.timestamp(), plan.flatten_at.timestamp(), entry, entry)
-        beyond = entry <= stop
-        self._plans.append(plan)
-        self._reasons.append(ExitReason.STOP if beyond else None)
-        self._rows = np.append(self._rows, plan.row)
-        self._long = np.append(self._long, plan.side is Side.LONG)
-        self._leaving = np.append(self._leaving, beyond)
-        self._numbers = np.column_stack((self._numbers, numbers))
+        if plan.key not in self._plans:
+            if plan.entered_at < self._seen_until:
+                return False
+            self._new.append(plan.key)
+        self._plans[plan.key] = plan
         return True
 
     def on_bar(self, batch: BarBatch) -> list[PlanResult]:
         """Take in a completed bar of every symbol; returns the plans that ended in it."""
         if batch.start != self._seen_until:
-            self._keep(self._numbers[2] >= batch.start.timestamp())
+            self._forget_entered_before(batch.start)
         self._seen_until = batch.end
-        if not self._plans:
-            return []
-        stop, target, entered, flatten, best, worst = self._numbers
-        high, low = batch.high[self._rows], batch.low[self._rows]
-        highest, lowest = np.where(self._long, high, -low), np.where(self._long, low, -high)
-        start, end = batch.start.timestamp(), batch.end.timestamp()
-        begun = entered < end
-        staying = begun & ~self._leaving
-        stopped = staying & (lowest <= stop)
-        reached = highest >= target
-        leaves = staying & ~stopped & (reached | (flatten <= end))
-        left = self._leaving & (entered < start) & np.isfinite(high)
-        ended = stopped | left
-        np.fmax(best, highest, out=best, where=begun & ~ended)
-        np.fmin(worst, lowest, out=worst, where=begun & ~ended)
-        for number in np.flatnonzero(leaves):
-            self._leaving[number] = True
-            self._reasons[number] = ExitReason.SESSION_CLOSE if flatten[number] <= end else ExitReason.TARGET
-        if not ended.any():
-            return []
-        results = [
-            self._stopped(int(number), batch, bool(reached[number]))
-            if stopped[number]
-            else self._result(int(number), float(batch.open[self._rows[number]]), batch.start)
-            for number in np.flatnonzero(ended)
-        ]
-        self._keep(~ended)
+        results = self._leave(batch)
+        self._begin(batch.end)
+        for row in self._rows_to_look_at(batch):
+            results += self._look(row, batch)
+        for result in results:
+            del self._plans[result.key]
         return results
 
     def close_session(self, last_price: Floats) -> list[PlanResult]:
@@ -150,46 +125,111 @@ class Ledger:
 
         Without the session's last bar nothing is known of what was still followed.
         """
-        complete = self._seen_until >= self._session.close
-        results = [
-            self._result(number, float(last_price[plan.row]), self._session.close, at_last_price=True)
-            for number, plan in enumerate(self._plans if complete else ())
-        ]
-        self._keep(np.zeros(len(self._plans), dtype=bool))
+        results = []
+        if self._seen_until >= self._session.close:
+            running = [key for keys in self._running.values() for key in keys]
+            for key, reason in {**self._leaving, **dict.fromkeys(running, ExitReason.SESSION_CLOSE)}.items():
+                plan = self._plans[key]
+                price = float(last_price[plan.row])
+                results.append(_result(plan, reason, price, self._session.close, at_last_price=True))
+        self._forget_all()
         return results
 
-    def _stopped(self, number: int, batch: BarBatch, reached: bool) -> PlanResult:
-        plan = self._plans[number]
-        opened = float(batch.open[plan.row])
-        beyond = plan.sign * (opened - float(plan.stop)) <= 0 and batch.start >= plan.entered_at
-        price, ended_at = (opened, batch.start) if beyond else (float(plan.stop), batch.end)
-        return self._result(number, price, ended_at, both_touched=reached and not beyond)
+    def _leave(self, batch: BarBatch) -> list[PlanResult]:
+        results = []
+        for key, reason in list(self._leaving.items()):
+            plan = self._plans[key]
+            opened = float(batch.open[plan.row])
+            if opened == opened:  # NaN: no trade in this symbol, the plan waits
+                del self._leaving[key]
+                results.append(_result(plan, reason, opened, batch.start))
+        return results
 
-    def _result(
-        self, number: int, price: float, at: datetime, *, both_touched: bool = False, at_last_price: bool = False
-    ) -> PlanResult:
-        plan = self._plans[number]
-        exit_price = Decimal(f"{price:.4f}")
-        net = net_pnl(plan.side, plan.entry, exit_price, 1, 2 * plan.cost)
-        best, worst = self._numbers[4:, number].tolist()
-        entry, left, risk = plan.sign * float(plan.entry), plan.sign * float(exit_price), float(plan.risk)
-        return PlanResult(
-            key=plan.key,
-            reason=self._reasons[number] or (ExitReason.SESSION_CLOSE if at_last_price else ExitReason.STOP),
-            exit_price=exit_price,
-            ended_at=at,
-            r=float(net / plan.risk),
-            outcome=Outcome.WIN if net > 0 else Outcome.LOSS,
-            mfe_r=(max(best, left, entry) - entry) / risk,
-            mae_r=(entry - min(worst, left, entry)) / risk,
-            both_touched=both_touched,
-            at_last_price=at_last_price,
-        )
+    def _begin(self, end: datetime) -> None:
+        """Plans that were entered in the bar that ends now run from this bar on."""
+        new, self._new = self._new, []
+        for key in new:
+            plan = self._plans[key]
+            if plan.entered_at >= end:
+                self._new.append(key)
+            elif plan.is_beyond_its_stop:
+                self._leaving[key] = ExitReason.STOP
+            else:
+                self._running.setdefault(plan.row, []).append(key)
+                self._next_flatten = min(self._next_flatten, plan.flatten_at)
+                self._set_levels(plan.row)
 
-    def _keep(self, kept: NDArray[np.bool_]) -> None:
-        if kept.all():
-            return
-        self._plans = [plan for plan, keep in zip(self._plans, kept, strict=True) if keep]
-        self._reasons = [reason for reason, keep in zip(self._reasons, kept, strict=True) if keep]
-        self._rows, self._long, self._leaving = self._rows[kept], self._long[kept], self._leaving[kept]
-        self._numbers = self._numbers[:, kept]
+    def _rows_to_look_at(self, batch: BarBatch) -> list[int]:
+        if not self._running:
+            return []
+        if batch.end >= self._next_flatten:
+            return list(self._running)
+        rows: list[int] = np.flatnonzero((batch.low <= self._below) | (batch.high >= self._above)).tolist()
+        return rows
+
+    def _look(self, row: int, batch: BarBatch) -> list[PlanResult]:
+        """Judge the running plans of a symbol by its bar; returns those that were stopped."""
+        opened, high, low = float(batch.open[row]), float(batch.high[row]), float(batch.low[row])
+        results, running = [], []
+        for key in self._running.pop(row):
+            plan = self._plans[key]
+            best, worst = (high, low) if plan.side is Side.LONG else (low, high)
+            reached = plan.reaches(best, plan.target)
+            if plan.falls_to(worst, plan.stop):
+                beyond = plan.falls_to(opened, plan.stop) and batch.start >= plan.entered_at
+                price, ended_at = (opened, batch.start) if beyond else (float(plan.stop), batch.end)
+                results.append(_result(plan, ExitReason.STOP, price, ended_at, both_touched=reached and not beyond))
+            elif batch.end >= plan.flatten_at:
+                self._leaving[key] = ExitReason.SESSION_CLOSE
+            elif reached:
+                self._leaving[key] = ExitReason.TARGET
+            else:
+                running.append(key)
+        if running:
+            self._running[row] = running
+        self._set_levels(row)
+        return results
+
+    def _set_levels(self, row: int) -> None:
+        plans = [self._plans[key] for key in self._running.get(row, ())]
+        levels = [sorted((float(plan.stop), float(plan.target))) for plan in plans]
+        self._below[row] = max((lower for lower, _ in levels), default=-np.inf)
+        self._above[row] = min((upper for _, upper in levels), default=np.inf)
+
+    def _forget_all(self) -> None:
+        self._plans, self._new, self._leaving = {}, [], {}
+        self._forget_running()
+
+    def _forget_running(self) -> None:
+        self._running = {}
+        self._below[:], self._above[:] = -np.inf, np.inf
+
+    def _forget_entered_before(self, moment: datetime) -> None:
+        """Bars are missing: nothing is known any more of the plans that ran while they were traded."""
+        self._plans = {key: plan for key, plan in self._plans.items() if plan.entered_at >= moment}
+        self._new = [key for key in self._new if key in self._plans]
+        self._leaving = {}
+        self._forget_running()
+
+
+def _result(
+    plan: Plan,
+    reason: ExitReason,
+    price: float,
+    ended_at: datetime,
+    *,
+    both_touched: bool = False,
+    at_last_price: bool = False,
+) -> PlanResult:
+    exit_price = Decimal(f"{price:.4f}")
+    net = net_pnl(plan.side, plan.entry, exit_price, 1, 2 * plan.cost)
+    return PlanResult(
+        key=plan.key,
+        reason=reason,
+        exit_price=exit_price,
+        ended_at=ended_at,
+        r=float(net / plan.risk),
+        outcome=Outcome.WIN if net > 0 else Outcome.LOSS,
+        both_touched=both_touched,
+        at_last_price=at_last_price,
+    )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
 import structlog
 
 from positions import breakeven_manager, exit_monitor
@@ -59,7 +60,7 @@ class TradingLoop:
         self._desk = desk
         self._strategy_name = f"{type(desk.strategy).__module__}.{type(desk.strategy).__qualname__}"
         self._session_pnl = Decimal(0)
-        self._ledger = Ledger()
+        self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
         desk.execution.entered_listeners.append(self._follow_plan)
         desk.execution.closed_listeners.append(self._count_result)
@@ -74,9 +75,13 @@ class TradingLoop:
             self._follow_plan(trade)
 
     def catch_up(self, batch: BarBatch) -> None:
-        """Take in a bar of this session that was complete before this process began: nothing is decided on it."""
-        self._take_in(batch)
-        self._end_plans(self._ledger.on_bar(batch))
+        """Take in a stored bar of this session, from before this process began: nothing is decided on it.
+
+        A minute in which no symbol has a bar was not stored: the plans that ran then are not known any more.
+        """
+        if np.isfinite(batch.close).any():
+            self._take_in(batch)
+            self._end_plans(self._ledger.on_bar(batch))
 
     def close_session(self, now: datetime) -> None:
         """The bell has rung: settle what it closed, and end every plan."""
