@@ -25,25 +25,18 @@ class Plan:
     row: int
     side: Side
     entry: Decimal
-    stop: Decimal
-    target: Decimal
+    stop: float
+    target: float
     risk: Decimal
     cost: Decimal
     entered_at: datetime
     flatten_at: datetime
 
-    def reaches(self, price: float, level: Decimal) -> bool:
-        """Whether a price is at a level or on its good side."""
-        return price >= float(level) if self.side is Side.LONG else price <= float(level)
+    def is_stopped_at(self, price: float) -> bool:
+        return price <= self.stop if self.side is Side.LONG else price >= self.stop
 
-    def falls_to(self, price: float, level: Decimal) -> bool:
-        """Whether a price is at a level or on its bad side."""
-        return price <= float(level) if self.side is Side.LONG else price >= float(level)
-
-    @property
-    def is_beyond_its_stop(self) -> bool:
-        """Entered where its stop had been passed already: a stop order there is refused."""
-        return self.falls_to(float(self.entry), self.stop)
+    def has_its_target_at(self, price: float) -> bool:
+        return price >= self.target if self.side is Side.LONG else price <= self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,32 +145,33 @@ class Ledger:
             plan = self._plans[key]
             if plan.entered_at >= end:
                 self._new.append(key)
-            elif plan.is_beyond_its_stop:
+            elif plan.is_stopped_at(float(plan.entry)):
                 self._leaving[key] = ExitReason.STOP
             else:
                 self._running.setdefault(plan.row, []).append(key)
                 self._next_flatten = min(self._next_flatten, plan.flatten_at)
-                self._set_levels(plan.row)
+                self._heed(plan)
 
     def _rows_to_look_at(self, batch: BarBatch) -> list[int]:
         if not self._running:
             return []
         if batch.end >= self._next_flatten:
             return list(self._running)
-        rows: list[int] = np.flatnonzero((batch.low <= self._below) | (batch.high >= self._above)).tolist()
+        rows: list[int] = ((batch.low <= self._below) | (batch.high >= self._above)).nonzero()[0].tolist()
         return rows
 
     def _look(self, row: int, batch: BarBatch) -> list[PlanResult]:
         """Judge the running plans of a symbol by its bar; returns those that were stopped."""
         opened, high, low = float(batch.open[row]), float(batch.high[row]), float(batch.low[row])
         results, running = [], []
+        self._below[row], self._above[row] = -np.inf, np.inf
         for key in self._running.pop(row):
             plan = self._plans[key]
             best, worst = (high, low) if plan.side is Side.LONG else (low, high)
-            reached = plan.reaches(best, plan.target)
-            if plan.falls_to(worst, plan.stop):
-                beyond = plan.falls_to(opened, plan.stop) and batch.start >= plan.entered_at
-                price, ended_at = (opened, batch.start) if beyond else (float(plan.stop), batch.end)
+            reached = plan.has_its_target_at(best)
+            if plan.is_stopped_at(worst):
+                beyond = plan.is_stopped_at(opened) and batch.start >= plan.entered_at
+                price, ended_at = (opened, batch.start) if beyond else (plan.stop, batch.end)
                 results.append(_result(plan, ExitReason.STOP, price, ended_at, both_touched=reached and not beyond))
             elif batch.end >= plan.flatten_at:
                 self._leaving[key] = ExitReason.SESSION_CLOSE
@@ -185,16 +179,16 @@ class Ledger:
                 self._leaving[key] = ExitReason.TARGET
             else:
                 running.append(key)
+                self._heed(plan)
         if running:
             self._running[row] = running
-        self._set_levels(row)
         return results
 
-    def _set_levels(self, row: int) -> None:
-        plans = [self._plans[key] for key in self._running.get(row, ())]
-        levels = [sorted((float(plan.stop), float(plan.target))) for plan in plans]
-        self._below[row] = max((lower for lower, _ in levels), default=-np.inf)
-        self._above[row] = min((upper for _, upper in levels), default=np.inf)
+    def _heed(self, plan: Plan) -> None:
+        """Look at the plan's symbol when a bar touches its stop or its target."""
+        lower, upper = (plan.stop, plan.target) if plan.side is Side.LONG else (plan.target, plan.stop)
+        self._below[plan.row] = max(self._below[plan.row], lower)
+        self._above[plan.row] = min(self._above[plan.row], upper)
 
     def _forget_all(self) -> None:
         self._plans, self._new, self._leaving = {}, [], {}

@@ -23,14 +23,14 @@ LONG = Plan(
     row=0,
     side=Side.LONG,
     entry=Decimal(100),
-    stop=Decimal(99),
-    target=Decimal(102),
+    stop=99.0,
+    target=102.0,
     risk=Decimal(1),
     cost=Decimal("0.01"),
     entered_at=START,
     flatten_at=START + 6 * MINUTE,
 )
-SHORT = replace(LONG, side=Side.SHORT, stop=Decimal(101), target=Decimal(98))
+SHORT = replace(LONG, side=Side.SHORT, stop=101.0, target=98.0)
 
 
 def mirrored(bar: Prices) -> Prices:
@@ -166,7 +166,7 @@ def test_a_missed_bar_leaves_the_plans_that_ran_without_a_result_and_no_other() 
     ledger = Ledger(2)
     ledger.open_session(SESSION)
     ledger.follow(LONG)
-    ledger.follow(replace(LONG, key="leaving", target=Decimal("100.5")))
+    ledger.follow(replace(LONG, key="leaving", target=100.5))
     ledger.on_bar(batch(START, FLAT))
     ledger.follow(replace(LONG, key="in the gap", entered_at=START + MINUTE))
     ledger.follow(replace(LONG, key="after it", entered_at=START + 2 * MINUTE))
@@ -190,7 +190,7 @@ def test_nothing_is_followed_into_the_next_session() -> None:
     ledger = Ledger(2)
     ledger.open_session(SESSION)
     ledger.follow(LONG)
-    ledger.follow(replace(LONG, key="leaving", target=Decimal("100.5")))
+    ledger.follow(replace(LONG, key="leaving", target=100.5))
     ledger.follow(replace(LONG, key="new", entered_at=START + MINUTE))
     ledger.on_bar(batch(START, FLAT))
     tomorrow = START + timedelta(days=1)
@@ -205,7 +205,7 @@ def reference(plan: Plan, bars: list[BarBatch], last_price: float) -> tuple[Exit
     """One plan, walked bar by bar: reason, price, time, both touched, at the last price. A short is a long of negative
     prices."""
     sign = 1 if plan.side is Side.LONG else -1
-    entry, stop, target = sign * float(plan.entry), sign * float(plan.stop), sign * float(plan.target)
+    entry, stop, target = sign * float(plan.entry), sign * plan.stop, sign * plan.target
     leaving: ExitReason | None = None
     for bar in [bar for bar in bars if bar.end > plan.entered_at]:
         opened, one, other = (sign * float(prices[plan.row]) for prices in (bar.open, bar.high, bar.low))
@@ -252,8 +252,8 @@ def plan(draw: st.DrawFn, key: str) -> Plan:
         row=draw(st.integers(0, 1)),
         side=side,
         entry=Decimal(str(draw(QUARTERS))),
-        stop=Decimal(stop),
-        target=Decimal(target),
+        stop=float(stop),
+        target=float(target),
         risk=Decimal("1.25"),
         cost=Decimal("0.01"),
         entered_at=START + draw(st.integers(0, LAST - 1)) * MINUTE + draw(st.sampled_from([0, 0, 20])) * MINUTE / 60,
