@@ -72,7 +72,8 @@ class TradingLoop:
         self._ledger.open_session(session)
         self._followed = {}
         for trade in self._desk.store.unfinished_plans(session.day):
-            self._follow_plan(trade)
+            if trade.symbol in self._desk.bank.row_of:  # else it is watched no more: no bar will tell
+                self._follow_plan(trade)
 
     def catch_up(self, batch: BarBatch) -> None:
         """Take in a stored bar of this session, from before this process began: nothing is decided on it.

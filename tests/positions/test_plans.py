@@ -182,3 +182,13 @@ def test_bars_missing_before_the_entry_do_not_matter(tmp_path: Path) -> None:
     stage.bar(LIFE[4])
     stage.bar(LIFE[5])
     assert Trade.objects.get().plan_outcome == Outcome.WIN
+
+
+@pytest.mark.django_db
+def test_a_plan_in_a_symbol_that_is_watched_no_more_does_not_keep_a_process_from_starting(tmp_path: Path) -> None:
+    before = interrupted_after(4)
+    Trade.objects.update(symbol="GONE")
+    stage = started_anew(before, stored(tmp_path, before))
+    stage.bar(LIFE[4])
+    stage.bar(LIFE[5])
+    assert Trade.objects.get().plan_outcome is None
