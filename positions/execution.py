@@ -116,7 +116,8 @@ _ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price",
 class Execution:
     """Performs what strategy, monitors and events ask for, for one book at one broker.
 
-    `cost_per_share` is what fills cost in dollars a share and side; `closed_listeners` hear of every trade that ends.
+    `cost_per_share` is what fills cost in dollars a share and side. `entered_listeners` hear of every entry, and again
+    where it fills further; `closed_listeners` of every trade that ends.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Execution:
         self._broker = broker
         self._store = store
         self._clock = clock
-        self._cost = Decimal(repr(cost_per_share))
+        self.cost_per_share = Decimal(repr(cost_per_share))
+        self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
         self._id_prefix = f"{installation}.{book}."
@@ -519,6 +521,8 @@ class Execution:
             trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
             trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
             yield Update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            for listener in self.entered_listeners:
+                listener(trade)
             if trade.status == TradeStatus.OPEN:
                 yield from self._protect(mine)
 
@@ -532,7 +536,7 @@ class Execution:
         trade.exit_price = (value / sum(i.filled_quantity for i in fills)).quantize(Decimal("0.000001"))
         trade.exited_at = last.finished_at or self._clock.now()
         self._protected_until(mine, trade.exited_at)
-        trade.fees = 2 * trade.quantity * self._cost
+        trade.fees = 2 * trade.quantity * self.cost_per_share
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
