@@ -58,8 +58,24 @@ def _table(title: str, *headings: str, caption: str = "") -> "Table":
     return table
 
 
-def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
-    """The model and every baseline on the same out-of-sample rows."""
+def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The model and every baseline on the same out-of-sample rows, each under its name: `Scores` as stored."""
+    own = {
+        **{name: metrics[name] for name in ("auc", "auc_interval", "accuracy", "log_loss", "brier", "n_taken")},
+        "mean_r_taken": metrics["mean_r_taken"],
+        "accuracy_interval": metrics["intervals"]["accuracy"],
+        "mean_r_taken_interval": metrics["intervals"]["mean_r_taken"],
+    }
+    baselines = metrics["baselines"]
+    return [
+        (f"model ({RULES[algorithm]})", own),
+        ("geometry, no learning", metrics["geometry"]),
+        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
+    ]
+
+
+def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
+    """`rules_of` with what shuffled outcomes gave."""
     table = _table(
         f"Out of sample: {metrics['n']:,} trades ({metrics['wins']:,} won) in {metrics['sessions']} sessions",
         "",
@@ -71,24 +87,7 @@ def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
         "mean R of these",
         caption="± is the 95 % interval, by session. Accuracy at P >= 0.5. Results in R after costs.",
     )
-    own = {
-        "auc": metrics["auc"],
-        "auc_interval": metrics["auc_interval"],
-        "accuracy": metrics["accuracy"],
-        "accuracy_interval": metrics["intervals"]["accuracy"],
-        "log_loss": metrics["log_loss"],
-        "brier": metrics["brier"],
-        "n_taken": metrics["n_taken"],
-        "mean_r_taken": metrics["mean_r_taken"],
-        "mean_r_taken_interval": metrics["intervals"]["mean_r_taken"],
-    }
-    baselines = metrics["baselines"]
-    rules = [
-        (f"model ({RULES[name]})", own),
-        ("geometry, no learning", metrics["geometry"]),
-        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
-    ]
-    for words, row in rules:
+    for words, row in rules_of(metrics, algorithm):
         table.add_row(
             words,
             bounded(row["auc"], row["auc_interval"]),
@@ -98,7 +97,7 @@ def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
             f"{row['n_taken']:,}",
             bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+.3f"),
         )
-    shuffled = metrics["shuffled_labels"]
+    shuffled = metrics.get("shuffled_labels")
     if shuffled:
         table.add_row(f"shuffled outcomes, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
     return table
