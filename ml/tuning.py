@@ -135,7 +135,10 @@ def tune(storage: Storage, searches: Sequence[Search], workers: int) -> Iterator
         for each in searches:
             yield from search(storage, each)
     else:
-        yield from _side_by_side(storage, [searches[first::workers] for first in range(workers)])
+        with _opened(storage):
+            pass  # the tables are made here, not by every worker at the same time
+        shares = [searches[first::workers] for first in range(workers)]
+        yield from _side_by_side(storage, [share for share in shares if share])
 
 
 def search(storage: Storage, job: Search) -> Iterator[Tuned]:
@@ -153,22 +156,30 @@ def search(storage: Storage, job: Search) -> Iterator[Tuned]:
         )
         for interrupted in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(interrupted.number, state=TrialState.FAIL)
-        if told := _standing(study, job):
-            yield told
-        while (made := told.trials if told else 0) < job.trials:
-            if not made and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                study.enqueue_trial(_suggested(optuna.trial.FixedTrial(dict(START))))
-            # Drawn anew for each trial: what is tried next does not depend on how often the search was interrupted.
-            drawn = np.random.SeedSequence([job.seed, job.window, made]).generate_state(1)
-            study.sampler = optuna.samplers.TPESampler(seed=int(drawn[0]))
-            trial = study.ask()
-            try:
-                study.tell(trial, _log_loss(job, trial))
-            except optuna.TrialPruned:
-                study.tell(trial, state=TrialState.PRUNED)
-            told = _standing(study, job)
-            assert told is not None
-            yield told
+        while True:
+            standing = _standing(study, job)
+            if standing is not None:
+                yield standing
+                if standing.trials >= job.trials:
+                    return
+            _try_once(study, job, standing.trials if standing else 0)
+
+
+def _try_once(study: "optuna.Study", job: Search, made: int) -> None:
+    """The trial after `made` others."""
+    import optuna
+    from optuna.trial import TrialState
+
+    if not made and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(_suggested(optuna.trial.FixedTrial(dict(START))))
+    # Drawn anew for each trial: what is tried next does not depend on how often the search was interrupted.
+    drawn = np.random.SeedSequence([job.seed, job.window, made]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(drawn[0]))
+    trial = study.ask()
+    try:
+        study.tell(trial, _log_loss(job, trial))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
 
 
 def _log_loss(job: Search, trial: "optuna.Trial") -> float:
@@ -241,7 +252,7 @@ def _opened(storage: Storage) -> Iterator["optuna.storages.RDBStorage"]:
 
 
 def _without_waiting_for_the_disk(connection: Any, record: Any) -> None:
-    """As Django's own connections are set: each round is a commit, and a lost one is only a round to repeat."""
+    """As Django's own connections are set: each report is a commit, and a lost one is only a trial to repeat."""
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
@@ -253,12 +264,14 @@ def _side_by_side(storage: Storage, shares: Sequence[Sequence[Search]]) -> Itera
     context = multiprocessing.get_context("spawn")  # a fit in a process forked after OpenMP ran hangs for ever
     processes = {}
     try:
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in the workers for good: Ctrl-C is for their parent
         for share in shares:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_search_in_turn, args=(storage, share, sender), daemon=True)
             process.start()
             sender.close()
             processes[receiver] = process
+        signal.signal(signal.SIGINT, interrupt)
         while processes:
             wait(list(processes))
             for receiver in [each for each in processes if each.poll()]:
@@ -280,7 +293,6 @@ def _side_by_side(storage: Storage, shares: Sequence[Sequence[Search]]) -> Itera
 
 
 def _search_in_turn(storage: Storage, share: Sequence[Search], sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     try:
         for each in share:
             for standing in search(storage, each):

@@ -129,6 +129,11 @@ def test_windows_side_by_side_make_the_trials_that_they_make_in_turn(storage):
         assert tried(storage, one) == tried(storage, other)
 
 
+def test_many_workers_may_begin_in_a_database_that_nobody_tuned_in(tmp_path):
+    fresh = Storage(f"sqlite:///{tmp_path / 'db.sqlite3'}", {"timeout": 20})
+    assert {standing.trials for standing in tune(fresh, small("fresh", 1)[:2], 5)} == {1}
+
+
 SEARCHER = """
 import pickle, sys
 from ml.tuning import tune
