@@ -11,7 +11,7 @@ import numpy as np
 import requests
 from alpaca.trading.client import TradingClient
 from alpaca.trading.enums import OrderSide, TimeInForce
-from alpaca.trading.requests import MarketOrderRequest, StopOrderRequest
+from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopOrderRequest
 
 from positions.broker.server import AlpacaServer
 from positions.broker.standin.faults import Fault
@@ -108,7 +108,16 @@ class StandIn:
 
 
 def market(symbol: str, quantity: float, side: OrderSide = OrderSide.BUY, **more: Any) -> MarketOrderRequest:
-    return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.DAY, **more)
+    tif = more.pop("tif", TimeInForce.DAY)
+    return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=tif, **more)
+
+
+def limit(
+    symbol: str, quantity: float, price: float, side: OrderSide = OrderSide.BUY, **more: Any
+) -> LimitOrderRequest:
+    return LimitOrderRequest(
+        symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.DAY, limit_price=price, **more
+    )
 
 
 def stop(symbol: str, quantity: float, price: float, side: OrderSide = OrderSide.SELL, **more: Any) -> StopOrderRequest:

@@ -194,7 +194,7 @@ def _check_class(new: NewOrder) -> None:
 def check_tick(name: str, price: Decimal | None) -> None:
     if price is not None and (price <= 0 or price % tick_of(price)):
         increment = "sub-penny increment does not fulfill minimum pricing criteria"
-        raise Refused(BAD_ORDER, f"invalid {name} {price}. {increment}")
+        raise Refused(BAD_ORDER, f"invalid {name} {price:f}. {increment}")
 
 
 def is_reached(side: OrderSide, stop: Decimal, price: Decimal) -> bool:

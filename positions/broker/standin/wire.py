@@ -374,7 +374,7 @@ def _needed(value: object, name: str) -> Decimal:
         raise Refused(BAD_PARAMETER, f"invalid {name}: {value}") from None
     if not parsed.is_finite():
         raise Refused(BAD_PARAMETER, f"invalid {name}: {value}")
-    return parsed
+    return parsed.normalize()  # the SDK sends 10.0, replies say 10
 
 
 def _one_of(kind: type[E], value: object, problem: str) -> E:
