@@ -97,7 +97,7 @@ class StandIn:
         self.control("PATCH", "rules", rules)
 
     def control(self, method: str, path: str, body: object = None) -> requests.Response:
-        response = requests.request(method, f"{self.origin}/control/{path}", json=body, timeout=5)
+        response = requests.request(method, f"{self.origin}/control{path and f'/{path}'}", json=body, timeout=5)
         response.raise_for_status()
         return response
 

@@ -1,5 +1,6 @@
 """What can be made to go wrong at the simulated Alpaca: faults are armed for a route and happen as calls come in."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -77,12 +78,13 @@ class Armed:
 
         Raises ValueError for anything else.
         """
-        what, found, route = text.partition("@")
-        name, *numbers = what.split(":")
-        if not found or not route or len(numbers) > 2:
-            raise ValueError(f"{text!r} is not fault[:count[:seconds]]@route, like 504_after:1@POST /v2/orders")
-        count = None if numbers[:1] == ["*"] else int(numbers[0]) if numbers else 1
-        return cls(Fault(name), route, count, float(numbers[1]) if len(numbers) == 2 else None)
+        match = re.fullmatch(r"(\w+)(?::(\d+|\*)(?::(\d+(?:\.\d+)?))?)?@(.+)", text)
+        if match is None or match[1] not in set(Fault):
+            raise ValueError(
+                f"{text!r} is no fault[:count[:seconds]]@route, like 504_after:1@POST /v2/orders, of {', '.join(Fault)}"
+            )
+        name, count, seconds, route = match.groups(default="")
+        return cls(Fault(name), route, None if count == "*" else int(count or 1), float(seconds) if seconds else None)
 
 
 class FaultPlan:
