@@ -87,7 +87,8 @@ class Account:
         fills = [each for each in self.activities if isinstance(each, Fill) and day_of(each.at) == day]
         sold = (fill.quantity for fill in fills if fill.order.side is OrderSide.SELL)
         taf = sum((min(TAF_CAP, to_cents(TAF_A_SHARE * quantity)) for quantity in sold), start=ZERO)
-        return {"TAF": taf, "CAT": to_cents(sum((CAT_A_SHARE * fill.quantity for fill in fills), start=ZERO))}
+        cat = to_cents(sum((CAT_A_SHARE * fill.quantity for fill in fills), start=ZERO))
+        return {kind: amount for kind, amount in (("TAF", taf), ("CAT", cat)) if amount}
 
     def pay(self, fee: Fee) -> None:
         self.cash -= fee.amount
