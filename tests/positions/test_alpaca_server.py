@@ -315,6 +315,15 @@ def test_what_a_replacement_shows_of_fills_before_it_is_a_rule(alpaca, holding, 
     assert holding.get_order_by_id(new.id).filled_qty == filled
 
 
+def test_a_replacement_fills_what_was_left(alpaca, client):
+    alpaca.reset(ko=[(100, 100, 100, 100), (100, 100, 98, 99)], partial_fills=1.0, partial_delay="never")
+    old = client.submit_order(limit("KO", 10, 99))
+    alpaca.go(to=OPEN + 2 * MINUTE)
+    new = client.replace_order_by_id(old.id, ReplaceOrderRequest(limit_price=101))
+    alpaca.go(1)
+    assert (client.get_order_by_id(new.id).filled_qty, client.get_open_position("KO").qty) == ("10", "10")
+
+
 # -- canceling
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import OrderKind, OrderRequest, OrderSide, PositionIntent
@@ -79,8 +79,8 @@ class Trading(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bars = [(100 + d, 101 + d, 99 + d, 100 - d) for d in (0, 0.5, -0.5, 1, -1)] * 6
-        self.venue = Venue(Tape(DrawnMarket(self.bars)), FREE, OPEN)
+        bars = [(100 + d, 101 + d, 99 + d, 100 - d) for d in (0, 0.5, -0.5, 1, -1)] * 6
+        self.venue = Venue(Tape(DrawnMarket(bars)), changed(FREE, {"wash_trade_check": False}), OPEN)
         self.sent = 0
 
     def try_to(self, work, *arguments):
@@ -88,43 +88,48 @@ class Trading(RuleBasedStateMachine):
             work(*arguments)
 
     def mishap(self, number: int) -> Armed | None:
-        faults = [*[None] * 6, Fault.PARTIAL_FILL, Fault.REJECTED_LATER, Fault.CANCELED_BY_VENUE, Fault.FILLS_FIRST]
+        faults = [
+            *[None] * 4,
+            *[Fault.PARTIAL_FILL] * 3,
+            Fault.REJECTED_LATER,
+            Fault.CANCELED_BY_VENUE,
+            Fault.FILLS_FIRST,
+        ]
         fault = faults[number % len(faults)]
-        return fault and Armed(fault, "*", seconds=4.0)
+        return fault and Armed(fault, "*", seconds=100.0)
 
-    @rule(
-        side=st.sampled_from(OrderSide),
-        quantity=st.integers(1, 20),
-        stop=st.none() | st.integers(95, 105),
-        intent=st.none() | st.sampled_from(PositionIntent),
-        fault=st.integers(0, 9),
-    )
-    def send(self, side, quantity, stop, intent, fault):
+    def send(self, side, quantity, fault, stop=None):
         self.sent += 1
         kind = OrderType.MARKET if stop is None else OrderType.STOP
-        price = None if stop is None else Decimal(stop)
-        new = NewOrder(
-            "KO", side, kind, Decimal(quantity), TimeInForce.GTC, str(self.sent), stop_price=price, intent=intent
-        )
+        new = NewOrder("KO", side, kind, Decimal(quantity), TimeInForce.GTC, str(self.sent), stop_price=stop)
         self.try_to(self.venue.submit, new, self.mishap(fault))
 
-    @precondition(lambda self: self.venue.orders)
-    @rule(which=st.integers(0), fault=st.integers(0, 9))
-    def cancel(self, which, fault):
-        order_id = list(self.venue.orders)[which % len(self.venue.orders)]
-        self.try_to(self.venue.cancel, order_id, self.mishap(fault))
+    def any_order(self, which):
+        orders = self.venue.open_orders() or list(self.venue.orders.values())
+        return orders[which % len(orders)].id if orders else "none"
 
-    @precondition(lambda self: self.venue.orders)
+    @rule(side=st.sampled_from(OrderSide), quantity=st.integers(1, 20), fault=st.integers(0, 9))
+    def trade(self, side, quantity, fault):
+        self.send(side, quantity, fault)
+
+    @rule(quantity=st.integers(1, 20), away=st.integers(1, 100), fault=st.integers(0, 9))
+    def protect(self, quantity, away, fault):
+        long = self.venue.account.quantity("KO") > 0
+        stop = round(self.venue.price("KO"), 2) - Decimal(away) / 100 * (1 if long else -1)
+        self.send(OrderSide.SELL if long else OrderSide.BUY, quantity, fault, stop)
+
+    @rule(which=st.integers(0, 9), fault=st.integers(0, 9))
+    def cancel(self, which, fault):
+        self.try_to(self.venue.cancel, self.any_order(which), self.mishap(fault))
+
     @rule(
-        which=st.integers(0),
-        stop=st.integers(95, 105),
-        quantity=st.none() | st.integers(1, 20),
+        which=st.integers(0, 9),
+        stop=st.integers(9800, 10200).map(lambda cents: Decimal(cents) / 100),
+        quantity=st.none() | st.integers(1, 20).map(Decimal),
         fault=st.integers(0, 9),
     )
     def move(self, which, stop, quantity, fault):
-        order_id = list(self.venue.orders)[which % len(self.venue.orders)]
-        shares = None if quantity is None else Decimal(quantity)
-        self.try_to(self.venue.replace, order_id, Change(quantity=shares, stop_price=Decimal(stop)), self.mishap(fault))
+        self.try_to(self.venue.replace, self.any_order(which), Change(quantity, stop_price=stop), self.mishap(fault))
 
     @rule()
     def close(self):
@@ -164,4 +169,4 @@ class Trading(RuleBasedStateMachine):
 
 
 TestTrading = Trading.TestCase
-TestTrading.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestTrading.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

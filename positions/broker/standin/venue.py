@@ -371,6 +371,9 @@ class Venue:
             updated_at=taken_at,
             expires_at=self._expiry(change.tif or old.tif, old.extended_hours),
             replaces=old.id,
+            elected=False,
+            cap=None,
+            matched_from=None,
         )
         self._register(new)
         self._change(old, "pending_replace", status=Status.PENDING_REPLACE)
