@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -131,9 +132,8 @@ class AlpacaServer:
         fault = self.faults.take(ON_THE_WAY, route)
         if fault is not None and fault.fault is not Fault.LATE and fault.fault not in LANDS:
             return await _misbehave(fault.fault, request)
-        try:
-            body = json.loads(text) if text else {}
-        except ValueError:
+        body = _parsed(text)
+        if body is None:
             return _json(Answer(400, {"code": BAD_PARAMETER, "message": "request body format is invalid"}))
         call = Call(route, request.match_info, request.query, body, self.faults.take(AT_THE_VENUE, route))
         handler = partial(endpoint, self.trading if api == "trading" else self.data)
@@ -236,6 +236,15 @@ class AlpacaServer:
 
     def _rules(self) -> dict[str, str]:
         return {field.name: str(getattr(self.venue.rules, field.name)) for field in fields(Rules)}
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """The object that a body is, {} for an empty one, None for anything else."""
+    try:
+        body = json.loads(text) if text else {}
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _answer(handler: Callable[[Call], Body | Answer], call: Call) -> Answer:

@@ -1,7 +1,7 @@
 """The real SDK trades at the simulated Alpaca, which answers, waits and refuses as Alpaca does."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from alpaca.common.exceptions import APIError
@@ -9,6 +9,7 @@ from alpaca.trading.enums import OrderClass, OrderSide, PositionIntent, QueryOrd
 from alpaca.trading.models import Order
 from alpaca.trading.requests import (
     ClosePositionRequest,
+    GetCalendarRequest,
     GetOrderByIdRequest,
     GetOrdersRequest,
     LimitOrderRequest,
@@ -451,6 +452,41 @@ def test_what_cannot_be_sold_short_is_refused(alpaca, client):
     assert refusal(client.submit_order, market("KO", 1, OrderSide.SELL))[2] == "account is not allowed to short"
 
 
+def test_a_suspended_account_takes_no_orders(alpaca, holding):
+    assert holding.patch("/account/configurations", {"suspend_trade": True})["suspend_trade"] is True
+    assert holding.get_account().trade_suspended_by_user
+    assert refusal(holding.close_position, "KO")[1:] == (40310000, "new orders are rejected by user request")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"moon"])
+def test_a_body_that_is_no_object_is_refused(alpaca, client, body):
+    reply = client._session.post(f"{alpaca.origin}/v2/orders", data=body, headers=client._get_auth_headers())
+    assert (reply.status_code, reply.json()["code"]) == (400, 40010001)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "qty or notional is required"),
+        ({"qty": "1", "notional": "5"}, "only one of qty or notional is accepted"),
+        ({"qty": "moon"}, "invalid qty: moon"),
+        ({"qty": "-1"}, "qty must be > 0"),
+        ({"qty": "NaN"}, "invalid qty: NaN"),
+        ({"qty": "1", "side": "up"}, "invalid side"),
+        ({"qty": "1", "type": "trailing_stop"}, "invalid order type"),
+        ({"qty": "1", "type": "limit"}, "limit orders require a limit price"),
+        ({"qty": "1", "type": "stop"}, "stop orders require a stop price"),
+        ({"qty": "1", "type": "stop_limit", "stop_price": "99"}, "stop limit orders require both stop and limit price"),
+        ({"qty": "1", "limit_price": "99"}, "market orders require no stop or limit price"),
+        ({"qty": "1", "order_class": "bracket"}, "bracket orders require take_profit.limit_price"),
+        ({"qty": "1", "order_class": "moon"}, "invalid order_class"),
+    ],
+)
+def test_a_malformed_order_is_refused_by_what_is_wrong_with_it(client, body, message):
+    whole = {"symbol": "KO", "side": "buy", "type": "market", "time_in_force": "day", **body}
+    assert refusal(client.post, "/orders", whole) == (422, 40010001, message)
+
+
 def test_a_fractional_position_is_sold_to_the_last_billionth(alpaca, client):
     client.submit_order(market("KO", 1.123456789))
     alpaca.go(1)
@@ -494,6 +530,21 @@ def test_the_clock_and_the_calendar_are_new_yorks(alpaca, client):
     clock = client.get_clock()
     assert (clock.is_open, clock.next_open, clock.next_close) == (False, NEXT_OPEN, CLOSE + DAY)
     assert clock.timestamp.isoformat() == "2025-05-12T16:00:00-04:00"
+    calendar = client.get_calendar()
+    assert calendar[0].close.isoformat() == "2025-05-12T16:00:00"
+    assert len(calendar) > 200
+    alpaca.go(to=CLOSE + 3 * DAY)
+    assert not client.get_clock().is_open
+
+
+def test_the_calendar_begins_in_1990_knows_half_days_and_ends_within_a_year(client):
+    def days(first: date, last: date) -> list[tuple[date, int]]:
+        found = client.get_calendar(GetCalendarRequest(start=first, end=last))
+        return [(day.date, day.close.hour) for day in found]
+
+    assert days(date(1970, 1, 1), date(1990, 1, 3)) == [(date(1990, 1, 2), 16), (date(1990, 1, 3), 16)]
+    assert days(date(2024, 11, 29), date(2024, 11, 29)) == [(date(2024, 11, 29), 13)]
+    assert days(date(2026, 4, 27), date(2029, 12, 31)) == [(date(2026, 4, 27), 16)]
 
 
 def test_at_the_close_day_orders_expire_and_stops_wait_as_accepted_until_four(alpaca, holding):

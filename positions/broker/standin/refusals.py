@@ -32,6 +32,8 @@ CENT = Decimal("0.01")
 def check_new(venue: "Venue", new: NewOrder) -> PositionIntent:
     """Everything about a new order; returns what it does to the position."""
     check_form(new)
+    if venue.rules.suspend_trade:
+        raise Refused(FORBIDDEN, "new orders are rejected by user request")
     check_client_id(venue, new.client_order_id)
     _check_asset(venue, new)
     intent = _check_intent(new, venue.account.quantity(new.symbol))

@@ -28,6 +28,7 @@ class Rules:
     partial_delay: float | None = 3.0  # between the two parts
     fees: bool = False  # TAF and CAT, booked at the end of the day; paper charges none
     no_shorting: bool = False  # the account is long only
+    suspend_trade: bool = False  # the account takes no new orders
     not_shortable: tuple[str, ...] = ()
     not_fractionable: tuple[str, ...] = ()
     wash_trade_check: bool = True  # refuses an order that could trade against a resting one of the same account

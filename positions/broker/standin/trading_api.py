@@ -1,8 +1,8 @@
 """The endpoints of the trading API."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +10,13 @@ from positions.broker.standin import wire
 from positions.broker.standin.calls import Answer, Body, Call
 from positions.broker.standin.faults import OF_THE_VIEW, FaultPlan
 from positions.broker.standin.orders import Status, VenueOrder
-from positions.broker.standin.rules import BAD_PARAMETER, NOT_FOUND, Refused
+from positions.broker.standin.rules import BAD_PARAMETER, NOT_FOUND, Refused, changed
 from positions.broker.standin.venue import Venue, View
-from positions.market.calendar import NEW_YORK, sessions_between
+from positions.market.calendar import NEW_YORK, Session, sessions_between
 
 MOST_ORDERS, ORDERS_A_PAGE = 500, 50
 MOST_ACTIVITIES = 100
+CALENDAR_BEGINS, CALENDAR_REACHES = date(1990, 1, 2), timedelta(days=350)
 ACTIVITIES = {"FILL", "FEE", "DIV", "TRANS", "MISC"}
 
 
@@ -50,25 +51,26 @@ class TradingApi:
         return wire.configurations_json(self.venue)
 
     def change_configurations(self, call: Call) -> Body:
-        """Only `no_shorting` has an effect."""
-        if "no_shorting" in call.body:
-            self.venue.rules = replace(self.venue.rules, no_shorting=bool(call.body["no_shorting"]))
+        """`no_shorting` and `suspend_trade`; the rest has no meaning here."""
+        known = {name: call.body[name] for name in ("no_shorting", "suspend_trade") if name in call.body}
+        self.venue.rules = changed(self.venue.rules, known)
         return wire.configurations_json(self.venue)
 
     def get_clock(self, call: Call) -> Body:
-        now, session = self.venue.now, self.venue.session
-        day = now.astimezone(NEW_YORK).date()
-        coming = [each for each in sessions_between(day, day + timedelta(days=10)) if each.close > now]
-        session = session or coming[0]
-        next_open = next(each.open for each in coming if each.open > now)
-        return wire.clock_json(now, self.venue.is_open, next_open, session.close)
+        venue, now = self.venue, self.venue.now
+        known = [bars.session for bars in (venue.tape.today, venue.tape.tomorrow) if bars and now < bars.session.close]
+        if len(known) < 2:  # the market ends: the calendar does not
+            day = now.astimezone(NEW_YORK).date()
+            known += _sessions(day + timedelta(days=1), day + timedelta(days=10))
+        next_open = next(session.open for session in known if now < session.open)
+        return wire.clock_json(now, venue.is_open, next_open, known[0].close)
 
     def get_calendar(self, call: Call) -> Body:
         first, last = call.moment("start"), call.moment("end")
         today = self.venue.now.astimezone(NEW_YORK).date()
-        begin = first.date() if first else today
-        end = last.date() if last else begin + timedelta(days=366)
-        sessions = sessions_between(begin, end + timedelta(days=10))
+        begin = max(first.date() if first else today, CALENDAR_BEGINS)
+        end = min(last.date() if last else date.max, today + CALENDAR_REACHES)
+        sessions = _sessions(begin, end + timedelta(days=10)) if begin <= end else []
         return [wire.calendar_json(day, following) for day, following in pairwise(sessions) if day.day <= end]
 
     def list_assets(self, call: Call) -> Body:
@@ -124,6 +126,8 @@ class TradingApi:
         percentage = wire.decimal(call.query.get("percentage"), "percentage")
         if quantity is not None and percentage is not None:
             raise Refused(BAD_PARAMETER, "only one of qty or percentage is accepted")
+        if percentage is not None and not 0 < percentage <= 100:
+            raise Refused(BAD_PARAMETER, "percentage must be > 0 and <= 100")
         order = self.venue.close_position(self._symbol(call.path["name"]), quantity, percentage, call.mishap)
         return wire.order_json(self.venue, order)
 
@@ -185,6 +189,11 @@ class TradingApi:
         found.sort(key=lambda order: order.created_at, reverse=call.query.get("direction", "desc") == "desc")
         limit = min(call.whole("limit", ORDERS_A_PAGE), MOST_ORDERS)
         return [wire.order_json(self.venue, order, view, nested) for order in found[:limit]]
+
+
+@cache
+def _sessions(first: date, last: date) -> list[Session]:
+    return sessions_between(first, last)  # milliseconds, and every tick asks for the clock
 
 
 def _counts_as_open(order: VenueOrder, view: View, nested: bool) -> bool:

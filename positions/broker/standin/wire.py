@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -39,6 +40,7 @@ def stamp(moment: datetime | None) -> str | None:
     return text.rstrip("0").rstrip(".") + "Z"
 
 
+@cache
 def asset_id(symbol: str) -> str:
     return str(uuid5(NAMESPACE_DNS, f"{symbol}.stand-in"))
 
@@ -159,7 +161,7 @@ def account_json(venue: Venue) -> Json:
         "options_trading_level": 0,
         "shorting_enabled": venue.can_short,
         "status": "ACTIVE",
-        "trade_suspended_by_user": False,
+        "trade_suspended_by_user": venue.rules.suspend_trade,
         "trading_blocked": False,
         "transfers_blocked": False,
     }
@@ -173,7 +175,7 @@ def configurations_json(venue: Venue) -> Json:
         "max_options_trading_level": 0,
         "no_shorting": venue.rules.no_shorting,
         "ptp_no_exception_entry": False,
-        "suspend_trade": False,
+        "suspend_trade": venue.rules.suspend_trade,
         "trade_confirm_email": "none",
     }
 
