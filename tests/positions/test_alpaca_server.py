@@ -422,6 +422,10 @@ def test_what_is_not_held_cannot_be_closed(client):
             stop("KO", 1, 101, OrderSide.BUY, extended_hours=True),
             (422, 42210000, "stop orders are not eligible for extended hours trading"),
         ),
+        (
+            limit("QQQ", 1, 9999, side=OrderSide.SELL, position_intent=PositionIntent.SELL_TO_CLOSE),
+            (422, 42210000, "position intent mismatch, inferred: sell_to_open, specified: sell_to_close"),
+        ),
         (market("KO", 1, tif=TimeInForce.OPG), (422, 40010001, "invalid time_in_force")),
     ],
 )

@@ -35,8 +35,8 @@ def check_new(venue: "Venue", new: NewOrder) -> PositionIntent:
     if venue.rules.suspend_trade:
         raise Refused(FORBIDDEN, "new orders are rejected by user request")
     check_client_id(venue, new.client_order_id)
-    _check_asset(venue, new)
     intent = _check_intent(new, venue.account.quantity(new.symbol))
+    _check_asset(venue, new)
     _check_prices(venue, new)
     if intent in OPENING:
         _check_opening(venue, new, intent)
