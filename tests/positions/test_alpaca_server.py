@@ -348,6 +348,11 @@ def test_what_is_over_cannot_be_canceled(holding):
     assert refusal(holding.cancel_order_by_id, unknown) == (404, 40410000, f"order not found for {unknown}")
 
 
+@pytest.mark.parametrize("method", ["get", "patch", "delete"])
+def test_an_order_is_named_by_a_uuid(client, method):
+    assert refusal(getattr(client, method), "/orders/moon") == (422, 40010001, "order_id is missing")
+
+
 def test_whether_an_order_may_be_canceled_twice_is_a_rule(alpaca, holding):
     order = holding.submit_order(stop("KO", 10, 99))
     alpaca.go(1)
@@ -534,6 +539,8 @@ def test_the_clock_and_the_calendar_are_new_yorks(alpaca, client):
     clock = client.get_clock()
     assert (clock.is_open, clock.next_open, clock.next_close) == (False, NEXT_OPEN, CLOSE + DAY)
     assert clock.timestamp.isoformat() == "2025-05-12T16:00:00-04:00"
+    alpaca.set(clock_ahead=90)
+    assert client.get_clock().timestamp == CLOSE + timedelta(seconds=90)
     calendar = client.get_calendar()
     assert calendar[0].close.isoformat() == "2025-05-12T16:00:00"
     assert len(calendar) > 200
@@ -785,6 +792,14 @@ def test_every_reply_says_what_is_left_of_the_rate_and_too_many_are_refused(alpa
     assert float(seen[0][1]["X-RateLimit-Reset"]) == (OPEN + MINUTE).timestamp()
     alpaca.go(60)
     assert client.get_clock()
+
+
+def test_what_a_refusal_by_rate_carries_is_a_rule(alpaca, client):
+    alpaca.set(rate_limit=1, rate_headers_on_429=False, rate_code_on_429=False)
+    client.get_clock()
+    reply = client._session.get(f"{alpaca.origin}/v2/clock", headers=client._get_auth_headers())
+    assert (reply.status_code, reply.json()) == (429, {"message": "too many requests."})
+    assert "X-RateLimit-Reset" not in reply.headers
 
 
 def test_what_does_not_exist_is_not_found(client):

@@ -119,6 +119,8 @@ def test_recent_sip_data_needs_the_subscription(alpaca, data):
         ({"symbols": "KO", "timeframe": "7Moons"}, "invalid timeframe: 7Moons"),
         ({"symbols": "KO", "feed": "moon"}, "invalid feed: moon"),
         ({"symbols": "KO", "page_token": "moon"}, "invalid page_token"),
+        ({"symbols": "KO", "start": "noon"}, "invalid start: noon"),
+        ({"symbols": "KO", "limit": "all"}, "invalid limit: all"),
         ({}, "symbols is required"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from positions.broker.standin import wire
 from positions.broker.standin.calls import Answer, Body, Call, DataRefused
+from positions.broker.standin.rules import Refused
 from positions.broker.standin.tape import Bar
 from positions.broker.standin.venue import Venue
 from positions.market.calendar import NEW_YORK
@@ -27,16 +28,18 @@ class DataApi:
 
     def get_bars(self, call: Call) -> Body:
         symbols, width = self._symbols(call), self._width(call)
-        limit = call.whole("limit", BARS_A_PAGE)
+        try:
+            limit, start, end = call.whole("limit", BARS_A_PAGE), call.moment("start"), call.moment("end")
+        except Refused as refused:
+            raise DataRefused(400, refused.message) from refused
         if limit > MOST_BARS:
             raise DataRefused(400, f"invalid limit: larger than the allowed maximum of {MOST_BARS}")
         now = self.venue.now
         sip = self._feed_of(call, "sip") == "sip" and not self.venue.rules.recent_sip
-        end = call.moment("end") or (now - RECENT if sip else now)
+        end = end or (now - RECENT if sip else now)
         if sip and end > now - RECENT:
             raise DataRefused(403, "subscription does not permit querying recent SIP data")
-        today = now.astimezone(NEW_YORK).replace(hour=0, minute=0, second=0, microsecond=0)
-        start = call.moment("start") or today
+        start = start or now.astimezone(NEW_YORK).replace(hour=0, minute=0, second=0, microsecond=0)
         found: list[tuple[str, Bar]] = []
         for symbol in sorted(set(symbols) & set(self.venue.tape.row_of)):
             bars = self.venue.tape.bars(symbol, width, start, end, self._told)

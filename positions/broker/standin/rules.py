@@ -37,6 +37,7 @@ class Rules:
     replacement_fills: Literal["carried", "reset"] = "carried"  # in a replacement's filled_qty; unknown
     short_available: Literal["negative", "positive"] = "negative"  # sign of a short position's qty_available; unknown
     related_orders: Literal["original", "current"] = "original"  # which id of a replace chain a refusal names
+    clock_ahead: float = 0.0  # seconds that /v2/clock is wrong by
     bar_delay: float | None = 1.0  # from a bar's end until it is told
     corrected_bars: float = 0.0  # share of bars that are told again with late prints after half a minute
     recent_sip: bool = False  # the subscription has SIP data of the last 15 minutes

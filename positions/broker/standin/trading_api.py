@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 from functools import cache
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 from positions.broker.standin import wire
 from positions.broker.standin.calls import Answer, Body, Call
@@ -63,7 +64,8 @@ class TradingApi:
             day = now.astimezone(NEW_YORK).date()
             known += _sessions(day + timedelta(days=1), day + timedelta(days=10))
         next_open = next(session.open for session in known if now < session.open)
-        return wire.clock_json(now, venue.is_open, next_open, known[0].close)
+        shown = now + timedelta(seconds=venue.rules.clock_ahead)
+        return wire.clock_json(shown, venue.is_open, next_open, known[0].close)
 
     def get_calendar(self, call: Call) -> Body:
         first, last = call.moment("start"), call.moment("end")
@@ -148,7 +150,7 @@ class TradingApi:
 
     def get_order(self, call: Call) -> Body:
         view = self._view(call)
-        order = self.venue.find(call.path["order_id"], view)
+        order = self.venue.find(_order_id(call), view)
         return wire.order_json(self.venue, order, view, wire.is_true(call.query.get("nested", "")))
 
     def get_order_by_client_id(self, call: Call) -> Body:
@@ -157,11 +159,11 @@ class TradingApi:
         return wire.order_json(self.venue, order, view)
 
     def replace_order(self, call: Call) -> Body:
-        order = self.venue.replace(call.path["order_id"], wire.change(call.body), call.mishap)
+        order = self.venue.replace(_order_id(call), wire.change(call.body), call.mishap)
         return wire.order_json(self.venue, order)
 
     def cancel_order(self, call: Call) -> Answer:
-        self.venue.cancel(call.path["order_id"], call.mishap)
+        self.venue.cancel(_order_id(call), call.mishap)
         return Answer(204, None)
 
     def cancel_orders(self, call: Call) -> Answer:
@@ -194,6 +196,13 @@ class TradingApi:
 @cache
 def _sessions(first: date, last: date) -> list[Session]:
     return sessions_between(first, last)  # milliseconds, and every tick asks for the clock
+
+
+def _order_id(call: Call) -> str:
+    try:
+        return str(UUID(call.path["order_id"]))
+    except ValueError:
+        raise Refused(BAD_PARAMETER, "order_id is missing") from None
 
 
 def _counts_as_open(order: VenueOrder, view: View, nested: bool) -> bool:
