@@ -33,6 +33,12 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def number_of_sessions(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 250:
+        raise ArgumentTypeError(f"{text!r} is not a number of sessions from 1 to 250")
+    return int(text)
+
+
 def new_york_date(text: str) -> date:
     try:
         return date.fromisoformat(text)
