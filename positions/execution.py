@@ -589,4 +589,5 @@ def _request(trade: Trade, intent: OrderIntent) -> OrderRequest:
         quantity=intent.quantity,
         intent=position_intent,
         stop_price=intent.stop_price,
+        created_at=intent.created_at,
     )
