@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
+from uuid import uuid4
 
 import structlog
 from requests import Response
@@ -26,9 +27,11 @@ from positions.broker.port import (
     Order,
     OrderKind,
     OrderRequest,
+    OrderSide,
     OrderStatus,
     OutcomeUnknown,
     Position,
+    PositionIntent,
     Rejected,
     Unavailable,
 )
@@ -56,6 +59,9 @@ SUBMITTED_BEFORE = timedelta(seconds=1)
 #: Replacements that are followed from one order; more are a circle.
 LONGEST_CHAIN = 100
 
+#: Order of the guard's test: nobody pays this price, and one of these is not held.
+PROBE_PRICE, PROBE_SYMBOLS = Decimal(9999), ("SPY", "QQQ", "IWM", "DIA", "XLU")
+
 Answer = TypeVar("Answer")
 
 
@@ -79,6 +85,10 @@ class _Watched:
     symbol: str
     since: datetime
     told: Order | None
+
+
+class NoGuard(BrokerError):
+    """Nothing at the broker keeps an exit that comes too late from opening a position of the other side."""
 
 
 class _NoSuchOrder(Rejected):
@@ -169,9 +179,49 @@ class AlpacaBroker:
             page = self._read("/account/activities", query, wire.activities)
             self._report("activity", page.unreadable)
             done += page.rows
-            if len(page.rows) + len(page.unreadable) < ACTIVITIES_A_PAGE or not page.rows:
+            if page.size < ACTIVITIES_A_PAGE or not page.rows:
                 return done
             query["page_token"] = page.rows[-1].id
+
+    def clock_skew(self) -> timedelta:
+        """How far the broker's clock is ahead of ours, to half the time that the question took."""
+        asked = self._clock.now()
+        there = self._read("/clock", {}, wire.time_of_clock)
+        return there - asked - (self._clock.now() - asked) / 2
+
+    def verify_guard(self) -> str:
+        """What keeps an exit that comes too late from opening a position of the other side, in one sentence.
+
+        That is the account's no_shorting, or that a wrong position_intent is refused: tried with an order to close
+        what is not held, at a price that nobody pays. Raises NoGuard, Unavailable and OutcomeUnknown.
+        """
+        if self._read("/account/configurations", {}, wire.forbids_shorting):
+            return "the account's no_shorting keeps an exit from opening a short position"
+        held = self.positions()
+        symbol = next((each for each in PROBE_SYMBOLS if each not in held and each not in held.unreadable), "")
+        if not symbol:
+            raise NoGuard(f"position_intent cannot be tried while all of {', '.join(PROBE_SYMBOLS)} are held")
+        probe = OrderRequest(
+            client_order_id=f"guard-{uuid4()}",
+            symbol=symbol,
+            side=OrderSide.SELL,
+            kind=OrderKind.LIMIT,
+            quantity=1,
+            intent=PositionIntent.SELL_TO_CLOSE,
+            limit_price=PROBE_PRICE,
+        )
+        try:
+            self.cancel(self.submit(probe).id)
+        except Rejected as refusal:
+            if "intent" in str(refusal):
+                return "position_intent is sent with every order, and a wrong one was refused"
+            raise NoGuard(f"an order of a wrong position_intent was refused for another reason: {refusal}") from refusal
+        except OutcomeUnknown:
+            order = self.order_by_client_id(probe.client_order_id)
+            if order is not None:
+                self.cancel(order.id)
+            raise
+        raise NoGuard("an order of a wrong position_intent was accepted (and cancelled); set no_shorting at Alpaca")
 
     # -- writes
 
@@ -220,9 +270,7 @@ class AlpacaBroker:
         try:
             order = self.order_by_client_id(request.client_order_id)
         except Unavailable as error:
-            raise OutcomeUnknown(
-                f"{request.client_order_id} was sent before, and cannot be looked up: {error}"
-            ) from error
+            raise OutcomeUnknown(f"{request.client_order_id} was sent before and cannot be read: {error}") from error
         if order is None:
             raise OutcomeUnknown(f"{request.client_order_id} was sent before, and is not shown yet") from refusal
         difference = order.difference_from(request)
@@ -242,6 +290,8 @@ class AlpacaBroker:
         if order.stop_price == stop_price:
             return order
         if order.id != order_id:
+            if order.stop_price is None or _is_tighter(order, stop_price):
+                raise Rejected(f"{refusal}; {order.stop_price} stands in its place", refusal.status, refusal.code)
             return self._write("patch", f"/orders/{order.id}", body, urgent=True)
         if order.broker_status in wire.SETTLING or "not fully replaced" in str(refusal):
             raise NotNow(str(refusal), refusal.status, refusal.code) from refusal
@@ -269,14 +319,14 @@ class AlpacaBroker:
         unreadable: dict[str, str] = {}
         wanted: dict[str, Any] = {**query, "nested": "true", "direction": "asc", "limit": ORDERS_A_PAGE}
         while True:
-            size, page = self._read("/orders", wanted, lambda body: (len(body), wire.orders(body)))
+            page = self._read("/orders", wanted, wire.orders)
             self._report("order", page.unreadable)
             unreadable |= page.unreadable
             news = [order for order in page.rows if order.id not in rows]
             rows |= {order.id: order for order in page.rows}
             last = max((order.created_at for order in page.rows if order.created_at), default=None)
-            if size < ORDERS_A_PAGE or not news or last is None:
-                return wire.Rows(list(rows.values()), unreadable)
+            if page.size < ORDERS_A_PAGE or not news or last is None:
+                return wire.Rows(list(rows.values()), unreadable, len(rows))
             wanted["after"] = (last - SUBMITTED_BEFORE).isoformat()
 
     def _find(self, path: str, query: dict[str, str]) -> Order | None:
@@ -393,6 +443,11 @@ def _body(request: OrderRequest) -> dict[str, Any]:
         if price is not None:
             body[name] = wire.price(price)
     return body
+
+
+def _is_tighter(stop: Order, price: Decimal) -> bool:
+    assert stop.stop_price is not None
+    return stop.stop_price > price if stop.side is OrderSide.SELL else stop.stop_price < price
 
 
 def _never_left(error: RequestException) -> bool:

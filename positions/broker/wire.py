@@ -6,7 +6,7 @@ What is not needed may be missing, new or strange; what is needed and cannot be 
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar
@@ -59,10 +59,11 @@ class BadReply(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[Row]):
-    """What could be read of a list, in its order, and why the rest could not, by key."""
+    """What could be read of a list, in its order, and why the rest could not, by key. `size` is the list's own."""
 
     rows: list[Row]
     unreadable: dict[str, str]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ def is_known_status(word: str) -> bool:
 
 def orders(body: Any) -> Rows[Order]:
     """A list of orders with the legs of each behind it."""
-    return _rows([leaf for each in _list(body) for leaf in _with_legs(each)], order, ("client_order_id", "id"))
+    listed = _list(body)
+    found = _rows([leaf for each in listed for leaf in _with_legs(each)], order, ("client_order_id", "id"))
+    return replace(found, size=len(listed))
 
 
 def _with_legs(body: Any) -> list[Any]:
@@ -192,9 +195,8 @@ def refusal(text: str) -> Refusal:
 
 def price(value: Decimal) -> float:
     """A price on the tick as the JSON number that reads the same, digit by digit. Raises ValueError off the tick."""
-    tick = Decimal("0.01") if value >= 1 else Decimal("0.0001")
-    if not value.is_finite() or value <= 0 or value % tick:
-        raise ValueError(f"{value} is no price: sub-penny increment")
+    if not value.is_finite() or value <= 0 or value % (Decimal("0.01") if value >= 1 else Decimal("0.0001")):
+        raise ValueError(f"{value} is no price on the tick")
     return float(value)
 
 
@@ -206,7 +208,7 @@ def _rows(found: list[Any], parse: Callable[[Any], Row], keys: tuple[str, ...]) 
             good.append(parse(each))
         except BadReply as error:
             bad[_key(each, keys)] = str(error)
-    return Rows(good, bad)
+    return Rows(good, bad, len(found))
 
 
 def _key(body: Any, keys: tuple[str, ...]) -> str:
@@ -293,10 +295,10 @@ def _intent(word: str) -> PositionIntent | None:
 
 def _time(value: Any) -> datetime | None:
     """Aware UTC of RFC 3339 text, or of a date alone; None for what is neither."""
+    if not isinstance(value, str):
+        return None
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
