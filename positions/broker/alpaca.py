@@ -1,7 +1,7 @@
 """An Alpaca account as a Broker, over the SDK's client and our own parser.
 
 Every request has timeouts. Reads are asked again while PATIENCE lasts; writes are sent once, and whatever leaves it
-open whether one took effect raises OutcomeUnknown.
+open whether one took effect raises OutcomeUnknown. The stream of trade updates only wakes: what is so, REST tells.
 """
 
 import random
@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, NoReturn, TypeVar
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import structlog
 from requests import Response
 from requests.exceptions import ConnectionError, ConnectTimeout, RequestException
 
+from positions import alpaca_streams
 from positions.broker import wire
 from positions.broker.port import (
     Account,
@@ -38,6 +40,9 @@ from positions.broker.port import (
 from positions.broker.rate_budget import RateBudget
 from positions.clock import Clock
 
+if TYPE_CHECKING:
+    from alpaca.trading.stream import TradingStream
+
 log = structlog.get_logger(__name__)
 
 #: Seconds to connect and to wait for a reply: the SDK itself would wait for ever.
@@ -56,6 +61,8 @@ ORDERS_A_PAGE, ACTIVITIES_A_PAGE = 500, 100
 SYMBOLS_A_REQUEST = 100
 #: Orders are listed by the time of their submission, which may lie a little before their creation.
 SUBMITTED_BEFORE = timedelta(seconds=1)
+#: A stream of trade updates that has said nothing for so long may be dead.
+LONGEST_SILENCE = timedelta(minutes=10)
 #: Replacements that are followed from one order; more are a circle.
 LONGEST_CHAIN = 100
 
@@ -426,6 +433,61 @@ class AlpacaBroker:
 
     def _exit_begins(self) -> None:
         self._urgent_until = self._clock.now() + EXIT_TAKES
+
+
+class TradeUpdates:
+    """Sets `wake` whenever Alpaca's stream says that something happened to an order, and after every connection: what
+    happened before it is not told. It reconnects by itself until `stop`; its thread dies with the process."""
+
+    def __init__(self, access: TradingAccess, clock: Clock, wake: Event) -> None:
+        self.wake = wake
+        self._access, self._clock = access, clock
+        self._heard_at: datetime | None = None
+        self._problem = "not connected yet"
+        self._stopping = Event()
+        self._stream: TradingStream | None = None
+
+    def start(self) -> None:
+        from alpaca.trading.stream import TradingStream
+
+        origin = self._access.origin
+        self._stream = stream = TradingStream(
+            self._access.key,
+            self._access.secret,
+            paper=not self._access.live,
+            raw_data=True,
+            url_override=f"{origin.replace('http', 'ws', 1)}/stream" if origin else "",
+        )
+        alpaca_streams.watch(stream, self._stopping, self._on_connected, self._on_lost)
+        stream.subscribe_trade_updates(self._on_update)
+        Thread(target=stream.run, name="alpaca-trade-updates", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._stream is not None:
+            alpaca_streams.end(self._stream)
+
+    def trouble(self, now: datetime) -> str:
+        """Why the stream is not to be relied on, "" if it is. In market hours, silence is trouble too."""
+        heard_at = self._heard_at
+        if heard_at is None:
+            return self._problem
+        if now - heard_at > LONGEST_SILENCE:
+            return f"no trade update for {(now - heard_at).total_seconds():.0f} s"
+        return ""
+
+    async def _on_update(self, update: Any) -> None:
+        self._heard_at = self._clock.now()
+        self.wake.set()
+
+    def _on_connected(self) -> None:
+        self._heard_at = self._clock.now()
+        self.wake.set()
+
+    def _on_lost(self, problem: str) -> None:
+        if problem or self._heard_at is not None:
+            self._problem = problem or "the connection was lost"
+        self._heard_at = None
 
 
 def _body(request: OrderRequest) -> dict[str, Any]:

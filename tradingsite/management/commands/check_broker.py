@@ -53,10 +53,10 @@ class Finding:
 
 class Command(BaseCommand):
     help = (
-        "Check the account at Alpaca that the BOOK setting stands for: paper or live, keys, account, clock, guard, market "
-        "data. To try the guard against flipped positions it sends an order that Alpaca must refuse, at a price that "
-        "nobody pays. Example: manage.py check_broker --json broker.json. Exit status: 0 fit to trade, perhaps with "
-        "warnings; 1 not fit, or Alpaca cannot be reached; 2 keys or settings are wrong."
+        "Check the account at Alpaca that the BOOK setting stands for: paper or live, keys, account, clock, guard, "
+        "market data. To try the guard against flipped positions it sends an order that Alpaca must refuse, at a price "
+        "that nobody pays. Example: manage.py check_broker --json broker.json. Exit status: 0 fit to trade, perhaps "
+        "with warnings; 1 not fit, or Alpaca cannot be reached; 2 keys or settings are wrong."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
