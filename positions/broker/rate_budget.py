@@ -33,7 +33,8 @@ class RateBudget:
         """When the next request may be sent; not after now if it may be sent at once."""
         now = self._clock.now()
         if self._sent and self._sent[-1] > now:
-            self._sent.clear()  # the clock was set back: what was counted says nothing any more
+            self._sent.clear()  # the clock was set back: moments that were noted say nothing any more
+            self._closed_until = self._ordinary_closed_until = _NEVER
         while self._sent and self._sent[0] <= now - MINUTE:
             self._sent.popleft()
         room = self._limit if urgent else self._limit - self._reserve

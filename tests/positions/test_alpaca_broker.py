@@ -1,9 +1,10 @@
 """The adapter and the real SDK over sockets against a small server that can misbehave."""
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from positions.broker import wire
 from positions.broker.alpaca import EXIT_TAKES, PATIENCE, AlpacaBroker, NoGuard, TradingAccess
 from positions.broker.port import (
+    BrokerError,
     KeysRefused,
     NotNow,
     Order,
@@ -378,6 +382,37 @@ def test_a_hanging_read_that_used_up_its_time_is_not_asked_again(
         broker.positions()
     assert 0.3 <= time.monotonic() - began < 0.6
     assert len(server.requests) == 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([200, 204, 301, 304, 400, 401, 403, 404, 408, 418, 422, 429, 500, 502, 504]),
+    st.one_of(
+        st.text(max_size=30),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=2)
+                | st.dictionaries(st.sampled_from(["code", "message", "id", "symbol", "side", "qty", "legs"]), inner)
+            ),
+        ).map(json.dumps),
+    ),
+)
+def test_whatever_is_answered_is_an_answer_or_an_error_of_the_broker(
+    server: AlpacaTradingServer, status: int, body: str
+) -> None:
+    for call in (
+        lambda broker: broker.positions(),
+        lambda broker: broker.order_by_client_id("e1"),
+        lambda broker: broker.submit(STOP),
+        lambda broker: broker.replace_stop("a1", Decimal("99.5"), "m1"),
+        lambda broker: broker.cancel("a1"),
+    ):
+        server.faults.extend([Fault(status, body)] * 10)
+        broker = AlpacaBroker(TradingAccess(KEY, SECRET, origin=server.origin), ReplayClock(NOW))
+        with suppress(BrokerError):
+            call(broker)
+        server.faults.clear()
 
 
 def test_an_order_that_alpaca_does_not_have_is_none(broker: AlpacaBroker) -> None:
