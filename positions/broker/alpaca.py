@@ -51,6 +51,8 @@ REQUESTS_A_MINUTE = 200
 #: How long one read is asked again, and how long a call waits for its turn in the rate budget.
 PATIENCE = timedelta(seconds=5)
 FIRST_WAIT = timedelta(seconds=0.2)
+#: After a read was given up, only what is urgent is sent for so long: a broken service holds up a tick but once.
+OUTAGE_PAUSE = timedelta(seconds=5)
 #: Reads so soon after a cancellation or a closing order are part of an exit, and as urgent.
 EXIT_TAKES = timedelta(seconds=10)
 #: Pauses after the keys were refused, doubling.
@@ -66,8 +68,9 @@ LONGEST_SILENCE = timedelta(minutes=10)
 #: Replacements that are followed from one order; more are a circle.
 LONGEST_CHAIN = 100
 
-#: Order of the guard's test: nobody pays this price, and one of these is not held.
+#: Order of the guard's test: nobody pays this price, and one of these is not held. The refusals that prove it.
 PROBE_PRICE, PROBE_SYMBOLS = Decimal(9999), ("SPY", "QQQ", "IWM", "DIA", "XLU")
+GUARDED = ("position intent mismatch", "not allowed to short", "insufficient qty")
 
 Answer = TypeVar("Answer")
 
@@ -119,7 +122,7 @@ class AlpacaBroker:
         self._budget = RateBudget(clock, requests_a_minute)
         self._watched: dict[str, _Watched] = {}
         self._reported: set[str] = set()
-        self._urgent_until = self._keys_refused_until = clock.now()
+        self._urgent_until = self._keys_refused_until = self._out_until = clock.now()
         self._keys_pause = KEYS_PAUSE
         self._client = TradingClient(
             access.key, access.secret, paper=not access.live, raw_data=True, url_override=access.origin or None
@@ -199,8 +202,8 @@ class AlpacaBroker:
     def verify_guard(self) -> str:
         """What keeps an exit that comes too late from opening a position of the other side, in one sentence.
 
-        That is the account's no_shorting, or that a wrong position_intent is refused: tried with an order to close
-        what is not held, at a price that nobody pays. Raises NoGuard, Unavailable and OutcomeUnknown.
+        That is the account's no_shorting, or the position_intent of every order: tried with an order to close what is
+        not held, at a price that nobody pays. Raises NoGuard, Unavailable and OutcomeUnknown.
         """
         if self._read("/account/configurations", {}, wire.forbids_shorting):
             return "the account's no_shorting keeps an exit from opening a short position"
@@ -220,15 +223,15 @@ class AlpacaBroker:
         try:
             self.cancel(self.submit(probe).id)
         except Rejected as refusal:
-            if "intent" in str(refusal):
-                return "position_intent is sent with every order, and a wrong one was refused"
-            raise NoGuard(f"an order of a wrong position_intent was refused for another reason: {refusal}") from refusal
+            if any(hint in str(refusal) for hint in GUARDED):
+                return f"an order to close what is not held was refused: {refusal}"
+            raise NoGuard(f"an order to close what is not held was refused for another reason: {refusal}") from refusal
         except OutcomeUnknown:
             order = self.order_by_client_id(probe.client_order_id)
             if order is not None:
                 self.cancel(order.id)
             raise
-        raise NoGuard("an order of a wrong position_intent was accepted (and cancelled); set no_shorting at Alpaca")
+        raise NoGuard("an order to close what is not held was accepted (and cancelled); set no_shorting at Alpaca")
 
     # -- writes
 
@@ -258,7 +261,7 @@ class AlpacaBroker:
         except _NoSuchOrder:
             raise
         except Rejected as refusal:
-            order = self._stop_after(refusal, order_id, stop_price, body)
+            order = self._stop_after(refusal, order_id, stop_price, client_order_id)
         self._watch(order)
         return order
 
@@ -287,19 +290,17 @@ class AlpacaBroker:
             ) from refusal
         return order
 
-    def _stop_after(self, refusal: Rejected, order_id: str, stop_price: Decimal, body: dict[str, Any]) -> Order:
+    def _stop_after(self, refusal: Rejected, order_id: str, stop_price: Decimal, client_order_id: str) -> Order:
         """What a refused replacement leaves: perhaps the stop that was asked for, perhaps a successor to replace."""
         order = self._reread(order_id, refusal)
-        if order.client_order_id == body["client_order_id"]:
+        if order.stop_price == stop_price and (order.client_order_id == client_order_id or not order.status.is_final):
             return order
         if order.status.is_final:
             raise refusal
-        if order.stop_price == stop_price:
-            return order
         if order.id != order_id:
             if order.stop_price is None or _is_tighter(order, stop_price):
                 raise Rejected(f"{refusal}; {order.stop_price} stands in its place", refusal.status, refusal.code)
-            return self._write("patch", f"/orders/{order.id}", body, urgent=True)
+            return self.replace_stop(order.id, stop_price, client_order_id)
         if order.broker_status in wire.SETTLING or "not fully replaced" in str(refusal):
             raise NotNow(str(refusal), refusal.status, refusal.code) from refusal
         raise refusal
@@ -362,6 +363,7 @@ class AlpacaBroker:
 
     def _read(self, path: str, query: dict[str, Any], parse: Callable[[Any], Answer]) -> Answer:
         """Raises Unavailable, and _NoSuchOrder."""
+        self._check_outage(self._clock.now() < self._urgent_until)
         give_up = self._clock.now() + PATIENCE
         pause = FIRST_WAIT
         while True:
@@ -375,11 +377,13 @@ class AlpacaBroker:
             except (BrokerError, wire.BadReply) as error:
                 again = max(self._clock.now(), self._budget.earliest(urgent)) + pause * random.uniform(0.5, 1)
                 if again >= give_up:
+                    self._out_until = self._clock.now() + OUTAGE_PAUSE
                     raise Unavailable(f"{path}: {error}") from error
             self._clock.sleep_until(again)
             pause *= 2
 
     def _write(self, method: str, path: str, body: dict[str, Any], *, urgent: bool) -> Order:
+        self._check_outage(urgent)
         answer = self._ask(method, path, body, urgent=urgent)
         try:
             return wire.order(answer)
@@ -405,6 +409,10 @@ class AlpacaBroker:
             raise (Unavailable if _never_left(error) else OutcomeUnknown)(told) from error
         self._keys_pause = KEYS_PAUSE
         return answer
+
+    def _check_outage(self, urgent: bool) -> None:
+        if not urgent and self._clock.now() < self._out_until:
+            raise Unavailable(f"Alpaca did not answer just now; it is asked again at {self._out_until:%H:%M:%S} UTC")
 
     def _take_turn(self, urgent: bool) -> None:
         now = self._clock.now()

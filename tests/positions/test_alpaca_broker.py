@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from positions.broker import wire
-from positions.broker.alpaca import EXIT_TAKES, PATIENCE, AlpacaBroker, NoGuard, TradingAccess
+from positions.broker.alpaca import EXIT_TAKES, OUTAGE_PAUSE, PATIENCE, AlpacaBroker, NoGuard, TradingAccess
 from positions.broker.port import (
     BrokerError,
     KeysRefused,
@@ -371,6 +371,26 @@ def test_a_read_that_fails_for_good_gives_up_within_its_time_and_is_never_an_emp
     assert timedelta(seconds=2) < clock.now() - NOW <= PATIENCE
 
 
+def test_a_broken_service_holds_up_a_tick_only_once_and_an_exit_not_at_all(
+    server: AlpacaTradingServer, broker: AlpacaBroker, clock: ReplayClock
+) -> None:
+    stop = broker.submit(STOP)
+    clock.sleep_until(NOW + EXIT_TAKES)
+    server.faults.extend([RESET] * 100)
+    with pytest.raises(Unavailable):
+        broker.positions()
+    asked, given_up = len(server.requests), clock.now()
+    server.faults.clear()
+    for call in (broker.positions, broker.open_orders, lambda: broker.submit(BUY)):
+        with pytest.raises(Unavailable, match="did not answer just now"):
+            call()
+    assert (len(server.requests), clock.now()) == (asked, given_up)
+    broker.cancel(stop.id)
+    assert broker.positions()["KO"].quantity == 10
+    clock.sleep_until(given_up + OUTAGE_PAUSE)
+    broker.submit(BUY)
+
+
 def test_a_hanging_read_that_used_up_its_time_is_not_asked_again(
     server: AlpacaTradingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +540,15 @@ def test_a_stop_that_rests_after_hours_cannot_be_moved_now(
     assert [order["status"] for order in server.orders.values()] == [status]
 
 
+def test_the_end_of_a_chain_that_cannot_be_moved_now_is_told_so(
+    server: AlpacaTradingServer, broker: AlpacaBroker
+) -> None:
+    old, new = moved(server, broker)
+    server.change(new.id, status="accepted")
+    with pytest.raises(NotNow):
+        broker.replace_stop(old.id, Decimal("99.70"), "m2")
+
+
 def test_a_chain_that_still_settles_is_not_now(server: AlpacaTradingServer, broker: AlpacaBroker) -> None:
     stop = broker.submit(STOP)
     server.faults.append(Fault(422, '{"code": 42210000, "message": "order chain not fully replaced"}'))
@@ -644,7 +673,7 @@ def test_no_shorting_is_a_guard(server: AlpacaTradingServer, broker: AlpacaBroke
 
 def test_a_wrong_intent_that_is_refused_is_a_guard(server: AlpacaTradingServer, broker: AlpacaBroker) -> None:
     server.hold("SPY", 5)
-    assert "position_intent" in broker.verify_guard()
+    assert "position intent mismatch" in broker.verify_guard()
     (probe,) = server.heard("POST")
     assert (probe.body["symbol"], probe.body["limit_price"], probe.body["qty"]) == ("QQQ", 9999.0, 1)
 

@@ -59,7 +59,9 @@ def test_a_fit_account_is_told_in_plain_words(account: AlpacaTradingServer, tmp_
     checks = told(tmp_path)
     assert list(checks) == ["keys", "account", "clock", "guard", "feed iex (ALPACA_FEED)", "feed sip"]
     assert checks["account"] == "ok: PA123 is ACTIVE, equity $100,000.00, buying power $200,000.00"
-    assert checks["guard"] == "ok: position_intent is sent with every order, and a wrong one was refused"
+    assert checks["guard"].startswith(
+        "ok: an order to close what is not held was refused: Alpaca answered POST /orders"
+    )
     assert checks["feed sip"].startswith("ok: Alpaca refused (403): subscription does not permit")
     assert {text.partition(":")[0] for text in checks.values()} == {"ok"}
     screen = capsys.readouterr().out
@@ -83,7 +85,7 @@ def test_an_account_that_is_blocked_is_status_1(account: AlpacaTradingServer, tm
 
 def test_a_missing_guard_is_status_1(account: AlpacaTradingServer, tmp_path: Path) -> None:
     account.checks_intent = False
-    assert told(tmp_path, status=1)["guard"].startswith("failed: an order of a wrong position_intent was accepted")
+    assert told(tmp_path, status=1)["guard"].startswith("failed: an order to close what is not held was accepted")
     assert [order["status"] for order in account.orders.values()] == ["canceled"]
 
 
