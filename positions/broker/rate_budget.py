@@ -25,7 +25,7 @@ class RateBudget:
     def __init__(self, clock: Clock, per_minute: int) -> None:
         self._clock, self._limit = clock, per_minute
         self._reserve = int(per_minute * RESERVED)
-        self._sent: deque[datetime] = deque()
+        self._sent: deque[datetime] = deque(maxlen=per_minute)
         self._closed_until = _NEVER
         self._ordinary_closed_until = _NEVER
 
@@ -35,8 +35,6 @@ class RateBudget:
         if self._sent and self._sent[-1] > now:
             self._sent.clear()  # the clock was set back: moments that were noted say nothing any more
             self._closed_until = self._ordinary_closed_until = _NEVER
-        while self._sent and self._sent[0] <= now - MINUTE:
-            self._sent.popleft()
         room = self._limit if urgent else self._limit - self._reserve
         free = self._sent[-room] + MINUTE if len(self._sent) >= room else now
         return max(free, self._closed_until if urgent else self._ordinary_closed_until)
