@@ -431,9 +431,10 @@ class AlpacaBroker:
         if status in (408, 429) or status >= 500:
             raise OutcomeUnknown(told) from cause
         if status == 401 or (status == 403 and refusal.code is None):
+            if self._keys_pause == KEYS_PAUSE:
+                log.error("keys_refused", said=refusal.message, todo="check the keys; manage.py check_broker")
             self._keys_refused_until = self._clock.now() + self._keys_pause
             self._keys_pause = min(2 * self._keys_pause, LONGEST_KEYS_PAUSE)
-            log.error("keys_refused", said=refusal.message, todo="check the keys; manage.py check_broker")
             raise KeysRefused(f"{told}; check ALPACA_API_KEY and ALPACA_SECRET_KEY") from cause
         if status == 404 and refusal.code is not None and "endpoint" not in refusal.message:
             raise _NoSuchOrder(told, status, refusal.code) from cause

@@ -305,13 +305,15 @@ def test_refused_keys_are_not_offered_in_a_hot_loop(
     server: AlpacaTradingServer, broker: AlpacaBroker, clock: ReplayClock, fault: Fault
 ) -> None:
     server.faults.extend([fault] * 100)
-    for _ in range(600):
-        with pytest.raises(KeysRefused):
-            broker.positions()
-        with pytest.raises(KeysRefused):
-            broker.submit(STOP)
-        clock.sleep_until(clock.now() + timedelta(seconds=0.5))
+    with structlog.testing.capture_logs() as told:
+        for _ in range(600):
+            with pytest.raises(KeysRefused):
+                broker.positions()
+            with pytest.raises(KeysRefused):
+                broker.submit(STOP)
+            clock.sleep_until(clock.now() + timedelta(seconds=0.5))
     assert 6 <= len(server.requests) <= 12
+    assert [each["event"] for each in told] == ["keys_refused"]
     server.faults.clear()
     clock.sleep_until(clock.now() + timedelta(minutes=1))
     assert broker.positions()["KO"].quantity == 10
