@@ -18,6 +18,7 @@ import structlog
 from positions.broker.port import (
     Broker,
     BrokerError,
+    Listing,
     Order,
     OrderKind,
     OrderRequest,
@@ -25,6 +26,7 @@ from positions.broker.port import (
     OrderStatus,
     PositionIntent,
     Rejected,
+    Unavailable,
 )
 from positions.clock import Clock
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
@@ -158,8 +160,12 @@ class Execution:
         )
 
     def take_events(self) -> bool:
-        """Act on what the broker says has changed; True if anything did."""
-        changed = self._broker.changed_orders()
+        """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
+        try:
+            changed = self._broker.changed_orders()
+        except BrokerError as error:
+            log.warning("broker_call_failed", symbol=None, error=str(error))
+            return False
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
@@ -257,7 +263,7 @@ class Execution:
     def _exit(self, mine: LiveTrade) -> Steps:
         """One pass over an exit; run again until the position is flat. The order of work is the whole safety."""
         trade = mine.trade
-        working = yield ReadOrders()
+        working = yield from self._working_orders(mine)
         if any(i.step == IntentStep.EXIT and i.client_order_id in working for i in mine.intents):
             return
         if sum(intent.step == IntentStep.EXIT for intent in mine.intents) >= MOST_ATTEMPTS:
@@ -284,11 +290,19 @@ class Execution:
         elif intent.status == IntentStatus.REJECTED:
             yield from self._protect(mine)
 
+    @staticmethod
+    def _working_orders(mine: LiveTrade) -> Generator[Step, Any, Listing[Order]]:
+        """By client order id. Raises Unavailable where one of this trade's cannot be read: that is not its absence."""
+        working: Listing[Order] = yield ReadOrders()
+        if any(intent.client_order_id in working.unreadable for intent in mine.intents):
+            raise Unavailable(f"an order of {mine.trade.symbol} cannot be read")
+        return working
+
     def _protect(self, mine: LiveTrade) -> Steps:
         """A stop for exactly the shares held. Where the market is beyond it already, out."""
         trade = mine.trade
         quantity = trade.quantity - _filled(mine, _CLOSING)
-        working = yield ReadOrders()
+        working = yield from self._working_orders(mine)
         standing = [i for i in mine.intents if i.step in _PROTECTING and i.client_order_id in working]
         if len(standing) == 1 and standing[0].quantity == quantity:
             if standing[0].status != IntentStatus.WORKING:
@@ -479,6 +493,14 @@ class Execution:
 
     def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
         if not intent.broker_order_id:  # sent, then interrupted before the answer was heard
+            stranger = "" if intent.step == IntentStep.MOVE else order.difference_from(_request(mine.trade, intent))
+            if stranger:
+                log.error(
+                    "order_is_not_ours", order=order.client_order_id, why=stranger, todo="look at it at the broker"
+                )
+                yield from self._note_failure(intent, IntentStatus.REJECTED, f"another order has its id: {stranger}")
+                self.owed.add(mine.trade.symbol)
+                return
             yield from self._adopt(mine, intent, order)
         news = order.filled_quantity > intent.filled_quantity
         status = _STATUS[order.status]
@@ -593,4 +615,5 @@ def _request(trade: Trade, intent: OrderIntent) -> OrderRequest:
         quantity=intent.quantity,
         intent=position_intent,
         stop_price=intent.stop_price,
+        created_at=intent.created_at,
     )

@@ -11,7 +11,7 @@ import structlog
 from positions import breakeven_manager, exit_monitor
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
-from positions.broker.port import Account, Broker
+from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
@@ -198,7 +198,10 @@ class TradingLoop:
             return "invalid_plan"
         account = FIXED_ACCOUNT
         if desk.protections:
-            account = desk.broker.account()
+            try:
+                account = desk.broker.account()
+            except BrokerError:
+                return "account_unknown"
             reason = blocked(len(desk.store.live), float(self._session_pnl), float(account.equity), risk)
             if reason:
                 return reason

@@ -11,6 +11,7 @@ import numpy as np
 
 from positions.broker.port import (
     Account,
+    Listing,
     Order,
     OrderKind,
     OrderRequest,
@@ -125,14 +126,16 @@ class SimulatedExchange:
             (Decimal(f"{self._price_of(order.symbol):.4f}") * order.quantity for order in entries), start=Decimal(0)
         )
 
-    def positions(self) -> dict[str, Position]:
-        return {
-            symbol: Position(symbol, held, abs(held) - self._reserved(symbol), self._price_of(symbol))
-            for symbol, held in self._held.items()
-        }
+    def positions(self) -> Listing[Position]:
+        return Listing(
+            {
+                symbol: Position(symbol, held, abs(held) - self._reserved(symbol), self._price_of(symbol))
+                for symbol, held in self._held.items()
+            }
+        )
 
-    def open_orders(self) -> dict[str, Order]:
-        return {order.client_order_id: order for order in self._working.values()}
+    def open_orders(self) -> Listing[Order]:
+        return Listing({order.client_order_id: order for order in self._working.values()})
 
     def order_by_client_id(self, client_order_id: str) -> Order | None:
         order_id = self._id_of_client_id.get(client_order_id)
@@ -160,6 +163,8 @@ class SimulatedExchange:
             filled_quantity=0,
             filled_price=None,
             filled_at=None,
+            intent=request.intent,
+            created_at=request.created_at,
         )
         self._register(order, request.intent)
         return order

@@ -7,6 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from positions.broker.port import Unavailable
 from positions.models import PositionExit, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.strategy import Opinion
@@ -131,6 +132,21 @@ def test_a_plan_that_cannot_be_traded_is_named_and_not_traded(changes, reason):
     stage.signal(**changes)
     stage.bar(FLAT)
     assert stage.listener.decisions == [reason]
+    assert stage.world.store.live == {}
+
+
+def test_an_account_that_cannot_be_read_is_not_traded_on():
+    stage = Stage(protections=True)
+
+    def unreachable():
+        raise Unavailable("connection refused")
+
+    stage.world.exchange.account = unreachable
+    for _ in range(5):
+        stage.bar(FLAT)
+    stage.signal()
+    stage.bar(FLAT)
+    assert stage.listener.decisions == ["account_unknown"]
     assert stage.world.store.live == {}
 
 
