@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 RULES = {
     "xgboost": "XGBoost",
     "lightgbm": "LightGBM",
-    "logistic": "logistic regression",
+    "logistic": "logistic",
     "river": "River, online",
-    "best_feature": "best single feature",
+    "geometry_calibrated": "geometry, calibrated",
+    "best_feature": "best feature",
     "majority_class": "majority class",
 }
 
@@ -28,15 +29,16 @@ def bounded(value: float | None, interval: Mapping[str, float] | None, style: st
     """A figure and half the width of its 95 % interval, which lies evenly around it."""
     if value is None or interval is None:
         return figure(value, style)
-    return f"{value:{style}} ±{(interval['high'] - interval['low']) / 2:.3f}"
+    return f"{value:{style}}±{(interval['high'] - interval['low']) / 2:.3f}"
 
 
-def estimate(given: Mapping[str, Any] | None) -> tuple[str, str]:
+def estimate(given: Mapping[str, Any] | None, style: str = "+.3f") -> tuple[str, str]:
     """Value and 95 % interval."""
-    if given is None:
+    if given is None or given["value"] is None:
         return "-", "-"
     interval = given["interval"]
-    return figure(given["value"], "+.3f"), f"{interval['low']:+.3f} to {interval['high']:+.3f}" if interval else "-"
+    between = f"{interval['low']:{style}} to {interval['high']:{style}}" if interval else "-"
+    return figure(given["value"], style), between
 
 
 def _table(title: str, *headings: str, caption: str = "") -> "Table":
@@ -68,8 +70,8 @@ def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapp
     }
     baselines = metrics["baselines"]
     return [
-        (f"model ({RULES[algorithm]})", own),
-        ("geometry, no learning", metrics["geometry"]),
+        (f"model: {RULES[algorithm]}", own),
+        ("geometry", metrics["geometry"]),
         *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
     ]
 
@@ -84,8 +86,9 @@ def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
         "log-loss",
         "Brier",
         "taken",
-        "mean R of these",
-        caption="± is the 95 % interval, by session. Accuracy at P >= 0.5. Results in R after costs.",
+        "mean R",
+        caption="±: 95 %, by session. Accuracy at P >= 0.5. Taken: not skipped; R after costs.\n"
+        "Geometry is risk / (risk + reward), no learning.",
     )
     for words, row in rules_of(metrics, algorithm):
         table.add_row(
@@ -99,7 +102,7 @@ def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
         )
     shuffled = metrics.get("shuffled_labels")
     if shuffled:
-        table.add_row(f"shuffled outcomes, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
+        table.add_row(f"shuffled, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
     return table
 
 
@@ -128,8 +131,8 @@ def detail_table(metrics: Mapping[str, Any]) -> "Table":
         ("calibration error", "calibration_error"),
         ("mean R, all", "mean_r"),
     ):
-        value = metrics[key]
-        table.add_row(words, *estimate({"value": value, "interval": metrics["intervals"][key]} if value else None))
+        style = "+.3f" if key == "mean_r" else ".3f"
+        table.add_row(words, *estimate({"value": metrics[key], "interval": metrics["intervals"][key]}, style))
     table.add_row("Spiegelhalter's p", figure(metrics["spiegelhalter_p"]))
     deflated = metrics.get("deflated_sharpe")
     if deflated:

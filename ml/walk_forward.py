@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.calibration import Calibrator, fit_calibrator
+from ml.calibration import Calibrator, fit_calibrator, fit_platt
 from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rule, ShuffledControl, auc, evaluate
 from ml.learners import Examples, Learner, LightGBM, Linear, Logistic, Matrix, Scorer, XGBoost
@@ -132,6 +132,13 @@ def _best_feature(parts: Encoded) -> Floats:
     return fitted.raw(parts.test[:, [best]])
 
 
+def _calibrated_geometry(data: TrainingData, window: Window) -> Floats:
+    """The plan's own odds, drawn to how trades really ended before the test part: what costs nothing to know."""
+    rows = seen(window)
+    calibrator: Calibrator = fit_platt(data.p_geometry[rows], data.won[rows])
+    return calibrator.apply(data.p_geometry[window.test.rows])
+
+
 def fit_window(
     data: TrainingData, window: Window, learners: Sequence[Learner], seed: int, online: Prequential | None = None
 ) -> Fold:
@@ -156,6 +163,7 @@ def fit_window(
     simple = {
         "majority_class": Rule(base, np.ones(len(base), dtype=bool)),
         "geometry": judged(data.p_geometry[window.test.rows]),
+        "geometry_calibrated": judged(_calibrated_geometry(data, window)),
         "best_feature": judged(_best_feature(parts)),
     }
     return Fold(window, payoff, fits, simple)
@@ -201,7 +209,7 @@ def learners_of(seed: int, parameters: Mapping[str, Any] | None = None) -> tuple
 def judge(data: TrainingData, walk: WalkForward, algorithm: Algorithm, seed: int, attempts: int = 1) -> Evaluation:
     """Pooled figures of one learner over every window's test part, beside the others' on the same rows."""
     others = {str(name): walk.rule(name) for name in walk.folds[0].fits if name is not algorithm}
-    others |= {name: walk.simple(name) for name in ("majority_class", "best_feature")}
+    others |= {name: walk.simple(name) for name in ("geometry_calibrated", "best_feature", "majority_class")}
     return evaluate(
         data.results_of(walk.test_rows),
         walk.rule(algorithm),

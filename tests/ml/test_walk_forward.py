@@ -112,7 +112,9 @@ def everything():
 def test_every_learner_is_judged_on_the_same_rows_beside_the_simple_rules(everything):
     data, walk = everything
     evaluation = judge(data, walk, Algorithm.XGBOOST, 7)
-    assert set(evaluation.baselines) == {"lightgbm", "logistic", "river", "majority_class", "best_feature"}
+    assert set(evaluation.baselines) == {
+        "lightgbm", "logistic", "river", "geometry_calibrated", "majority_class", "best_feature",
+    }  # fmt: skip
     assert set(walk.folds[0].fits) == set(Algorithm)
     for algorithm in Algorithm:
         assert len(walk.rule(algorithm).p) == len(walk.test_rows)
