@@ -9,10 +9,12 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from ml.features import FEATURES, Group
-from ml.models import MLModel, Performance, Prediction, TradeFeatures
+from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from ml.registry import HEAVY
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
+
+HEAVY_OF_A_MODEL = tuple(f"model__{name}" for name in HEAVY)
 
 
 def _value(row: TradeFeatures, name: str) -> str:
@@ -83,6 +85,7 @@ class MLModelAdmin(ReadOnlyAdmin):
         "created_at",
         "version",
         "algorithm",
+        "label",
         "status",
         "gate",
         "trained_on",
@@ -90,7 +93,13 @@ class MLModelAdmin(ReadOnlyAdmin):
         "serving_book",
         "book",
     )
-    list_filter = (BookFilter, ("status", ChoicesDropdownFilter), ("gate", ChoicesDropdownFilter))
+    list_filter = (
+        BookFilter,
+        ("status", ChoicesDropdownFilter),
+        ("gate", ChoicesDropdownFilter),
+        ("algorithm", ChoicesDropdownFilter),
+        ("label", ChoicesDropdownFilter),
+    )
     search_fields = ("version__exact",)
     search_help_text = "A version"
     fieldsets = (
@@ -116,7 +125,7 @@ class MLModelAdmin(ReadOnlyAdmin):
             },
         ),
         ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
-        ("Importance (gain)", {"classes": ("collapse",), "fields": ("importance",)}),
+        ("Importance", {"classes": ("collapse",), "fields": ("importance",)}),
         (
             "What retraining needs",
             {
@@ -124,6 +133,7 @@ class MLModelAdmin(ReadOnlyAdmin):
                 "fields": (
                     "version",
                     "algorithm",
+                    "label",
                     "book",
                     "created_at",
                     "seed",
@@ -181,7 +191,36 @@ class PredictionAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
         rows: QuerySet[Prediction] = super().get_queryset(request)
-        return rows.select_related("model").defer(*(f"model__{name}" for name in HEAVY))
+        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
+
+
+@admin.register(DriftCheck)
+class DriftCheckAdmin(ReadOnlyAdmin):
+    when_empty = "No drift check yet: it takes a champion. Run python manage.py check_drift, or setup_schedules."
+    list_display = (
+        "checked_at",
+        "model",
+        "alarms",
+        "stepped_down",
+        "compared",
+        "mean_error_before",
+        "mean_error",
+        "book",
+    )
+    list_filter = (BookFilter, "stepped_down")
+    fieldsets = (
+        ("Outcome", {"fields": ("checked_at", "model", "alarms", "stepped_down", "reason", "not_judged", "book")}),
+        ("Features", {"fields": ("rows", "sessions", "features")}),
+        ("Errors", {"fields": ("errors_before", "mean_error_before", "errors", "mean_error")}),
+    )
+
+    @admin.display(description="compared")
+    def compared(self, check: DriftCheck) -> str:
+        return check.compared
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DriftCheck]:
+        rows: QuerySet[DriftCheck] = super().get_queryset(request)
+        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
 
 
 @admin.register(Performance)
@@ -200,3 +239,12 @@ class PerformanceAdmin(ReadOnlyAdmin):
         "book",
     )
     list_filter = (BookFilter, ("session", RangeDateFilter))
+
+
+@admin.register(LeakageCheck)
+class LeakageCheckAdmin(ReadOnlyAdmin):
+    when_empty = "Nobody has looked for leaks yet, so no model can pass its gate. Run python manage.py check_leakage."
+    list_display = ("checked_at", "is_clean", "points", "compared", "feature_set")
+    list_filter = ("is_clean",)
+    search_fields = ("feature_set__exact",)
+    search_help_text = "A feature set"

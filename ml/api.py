@@ -1,6 +1,6 @@
 """Tables of learning in the read-only API. A model's artifact is neither loaded nor shown."""
 
-from ml.models import MLModel, Performance, Prediction, TradeFeatures
+from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from tradingsite.kit.api import DAY_RANGE, TIME_RANGE, ReadOnlyViewSet, serializer_of
 
 
@@ -38,9 +38,25 @@ class PredictionViewSet(ReadOnlyViewSet):
     }
 
 
+class DriftCheckViewSet(ReadOnlyViewSet):
+    """Champions' features and errors held against those of training; `alarms` are sentences, empty without drift."""
+
+    queryset = DriftCheck.objects.all()
+    serializer_class = serializer_of(DriftCheck)
+    filterset_fields = {"book": ["exact"], "model": ["exact"], "checked_at": TIME_RANGE}
+
+
 class PerformanceViewSet(ReadOnlyViewSet):
     """One session in figures; null where a figure is undefined."""
 
     queryset = Performance.objects.all()
     serializer_class = serializer_of(Performance)
     filterset_fields = {"book": ["exact"], "session": DAY_RANGE}
+
+
+class LeakageCheckViewSet(ReadOnlyViewSet):
+    """What check_leakage found of a feature set; no model passes its gate unless the newest check is clean."""
+
+    queryset = LeakageCheck.objects.all()
+    serializer_class = serializer_of(LeakageCheck)
+    filterset_fields = {"feature_set": ["exact"]}

@@ -48,6 +48,10 @@ class Estimate:
     value: float
     interval: Interval | None
 
+    def turned(self) -> "Estimate":
+        """The same difference, the other way round."""
+        return Estimate(-self.value, Interval(-self.interval.high, -self.interval.low) if self.interval else None)
+
 
 @dataclass(frozen=True)
 class Scores:

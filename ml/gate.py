@@ -151,7 +151,13 @@ def may_filter(evidence: Evidence) -> tuple[bool, list[str]]:
         )
         if (reason := _not_above_zero(what, estimate))
     ]
-    if evaluation.mean_r_taken is not None and evaluation.mean_r_taken <= 0:
+    calibrated = evaluation.worse_than.get("geometry_calibrated")
+    if calibrated is not None:
+        saved = _not_above_zero("Improvement in log-loss over geometry calibrated", calibrated.turned())
+        reasons += [saved] if saved else []
+    if not evaluation.n_taken:
+        reasons.append(f"Costs eat it: none of the {evaluation.n} trades would have been let through.")
+    elif evaluation.mean_r_taken is not None and evaluation.mean_r_taken <= 0:
         reasons.append(
             f"Costs eat it: the {evaluation.n_taken} trades it would let through make {evaluation.mean_r_taken:+.3f} R "
             "on average after costs."

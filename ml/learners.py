@@ -7,7 +7,7 @@ is in ml/online.py. One thread throughout: on small data more threads are slower
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,9 @@ class LearnsOn(Protocol):
 class Learner(Protocol):
     @property
     def algorithm(self) -> Algorithm: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
 
     def fit(self, train: Examples, validation: Examples, columns: Sequence[str]) -> Scorer:
         """Learn from `train`; `validation` only says when to stop."""
@@ -183,6 +186,7 @@ class LightGBMScorer:
 class LightGBM:
     seed: int
     algorithm = Algorithm.LIGHTGBM
+    parameters = LIGHTGBM
 
     def fit(self, train: Examples, validation: Examples, columns: Sequence[str]) -> LightGBMScorer:
         import lightgbm
@@ -192,7 +196,7 @@ class LightGBM:
         rows = lightgbm.Dataset(train.X, label=train.won, weight=train.weight, feature_name=names)
         held_out = lightgbm.Dataset(validation.X, label=validation.won, weight=validation.weight, reference=rows)
         booster = lightgbm.train(
-            {**LIGHTGBM, "seed": self.seed},
+            {**self.parameters, "seed": self.seed},
             rows,
             num_boost_round=ROUNDS,
             valid_sets=[held_out],
@@ -232,11 +236,12 @@ class Logistic:
     """The linear baseline, which a learner must not be worse than."""
 
     algorithm = Algorithm.LOGISTIC
+    parameters: ClassVar[Mapping[str, Any]] = {"max_iter": 1000}
 
     def fit(self, train: Examples, validation: Examples, columns: Sequence[str]) -> Linear:
         from sklearn.linear_model import LogisticRegression
 
-        fitted = LogisticRegression(max_iter=1000).fit(
+        fitted = LogisticRegression(**self.parameters).fit(
             np.nan_to_num(train.X, nan=0.0), train.won, sample_weight=train.weight
         )
         return Linear(fitted.coef_[0].astype(np.float64), float(fitted.intercept_[0]))

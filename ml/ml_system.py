@@ -10,7 +10,7 @@ from ml.feature_writer import Row, Writer
 from ml.features import FEATURE_SET
 from ml.predictor import ModelUnusable, Predictor, Score
 from ml.serving import Served
-from ml.words import Decision, PredictionMode
+from ml.words import MODEL_SKIPS, Decision, PredictionMode
 from positions.history import TradeHistory
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
@@ -82,7 +82,7 @@ class MLSystem:
         score = self._score(champion, signal, mode)
         filters = mode is PredictionMode.FILTER and champion.model.may_filter
         blocks = filters and score is not None and score.decision is Decision.SKIP
-        return Opinion(take=not blocks, reason="model_skips" if blocks else "")
+        return Opinion(take=not blocks, reason=MODEL_SKIPS if blocks else "")
 
     def _score(self, predictor: Predictor, signal: Signal, mode: PredictionMode) -> Score | None:
         """What a model says of the signal, noted to be logged; None, with a log line for each new reason, if it cannot

@@ -1,5 +1,6 @@
 """Trains WIN/LOSS models on one book's closed trades and judges them on sessions they never saw."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from django.utils import timezone
 from numpy.typing import NDArray
 
 from ml.artifact import Artifact, fingerprint, seal
+from ml.drift import reference_of
 from ml.evaluation import Estimate, Evaluation, SessionBootstrap, ShuffledControl, compared_log_loss
 from ml.features import FEATURE_SET
 from ml.gate import Evidence, gate, in_one_sentence, is_worse, may_filter
@@ -84,15 +86,25 @@ def _largest_first(columns: Sequence[str], worth: NDArray[np.float64]) -> dict[s
 
 
 class ModelTrainer:
-    """One book's trainer. Same data, label and seed give the same model, to the byte."""
+    """One book's trainer. Same data, label, seed and parameters give the same model, to the byte.
+
+    `tuned` are the parameters of each window where tuning chose them; the last are those of the model that is kept.
+    """
 
     def __init__(
-        self, book: str, seed: int = 7, label: Label = Label.NET, parameters: Mapping[str, Any] | None = None
+        self,
+        book: str,
+        seed: int = 7,
+        label: Label = Label.NET,
+        parameters: Mapping[str, Any] = XGBOOST,
+        *,
+        tuned: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.book = book
         self.seed = seed
         self.label = label
-        self.parameters = dict(XGBOOST if parameters is None else parameters)
+        self.parameters = dict(tuned[-1] if tuned else parameters)
+        self.tuned = tuned
 
     def load_training_data(self) -> TrainingData:
         """The book's closed trades that can be learned from; two queries. See ml/training_rows.py."""
@@ -104,7 +116,14 @@ class ModelTrainer:
 
     def walk_forward_validation(self, data: TrainingData, progress: Progress | None = None) -> WalkForward:
         """Fit and score the model and its challengers in five rolling windows. Raises NotEnoughData."""
-        return walk_forward(data, learners_of(self.seed, self.parameters), self.seed, online=True, progress=progress)
+        return walk_forward(
+            data,
+            learners_of(self.seed, self.parameters),
+            self.seed,
+            tuned=[XGBoost(self.seed, parameters) for parameters in self.tuned],
+            online=True,
+            progress=progress,
+        )
 
     def evaluate_model(
         self, data: TrainingData, walk: WalkForward, algorithm: Algorithm = Algorithm.XGBOOST, attempts: int = 1
@@ -149,16 +168,18 @@ class ModelTrainer:
 
     def _earlier_attempts(self, data: TrainingData, walk: WalkForward) -> list[MLModel]:
         """Candidates of this label whose test sessions hold more than half of these test rows; a model of the very same
-        data and seed is no further attempt."""
+        data, seed and parameters is no further attempt."""
         session = data.session[walk.test_rows]
+        asked = [dict(fold.fits[Algorithm.XGBOOST].parameters) for fold in walk.folds]
         others = MLModel.objects.filter(book=self.book, label=self.label).defer("artifact", "importance", "manifest")
-        attempts: dict[tuple[str, int, str], MLModel] = {}
+        attempts: dict[tuple[str, int, str, str], MLModel] = {}
         for other in others:
             first, last = other.tested_from, other.test_to
             inside = (session >= np.datetime64(first)) & (session <= np.datetime64(last))
-            same = (other.data_hash, other.seed) == (data.data_hash, self.seed)
+            parameters = [fold.get("parameters") for fold in other.folds]
+            same = (other.data_hash, other.seed, parameters) == (data.data_hash, self.seed, asked)
             if inside.mean() > 0.5 and not same:
-                attempts[(other.data_hash, other.seed, other.algorithm)] = other
+                attempts[(other.data_hash, other.seed, other.algorithm, json.dumps(parameters, sort_keys=True))] = other
         return list(attempts.values())
 
     def _deflated(
@@ -269,6 +290,7 @@ class ModelTrainer:
             "train": _part_dict(fold.window.train),
             "validation": _part_dict(fold.window.validation),
             "test": _part_dict(fold.window.test),
+            "parameters": fold.fits[Algorithm.XGBOOST].parameters,
             "payoff": fold.payoff.to_dict() if fold.payoff else None,
             "calibrator": fold.fits[algorithm].calibrator.to_dict()["method"],
             "metrics": {name: value for name, value in figures.to_dict().items() if name not in left_out},
@@ -293,6 +315,7 @@ class ModelTrainer:
             "test": _part_dict(last.window.test),
             "last_signal_at": str(data.start[-1]),
             "last_closed_at": str(data.end.max()),
+            "reference": reference_of(data.columns_of(train), data.session[train]),
             "data_hash": data.data_hash,
             "n_trades": len(data.won),
             "n_shadow": int(data.shadow.sum()),
@@ -315,7 +338,12 @@ class ModelTrainer:
 
     def train(self, progress: Progress | None = None, algorithm: Algorithm | None = None) -> TrainingResult:
         """Load, walk forward, judge, save. Too little data is an answer, INSUFFICIENT_DATA, not an error."""
-        data = self.load_training_data()
+        return self.train_on(self.load_training_data(), progress, algorithm)
+
+    def train_on(
+        self, data: TrainingData, progress: Progress | None = None, algorithm: Algorithm | None = None
+    ) -> TrainingResult:
+        """`train` on data that is loaded already."""
         remarks = data.remarks()
         try:
             walk = self.walk_forward_validation(data, progress)

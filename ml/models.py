@@ -241,6 +241,53 @@ class Prediction(models.Model):
         return f"{self.signal_key}: {self.p_win:.3f}"
 
 
+class DriftCheck(models.Model):
+    """A champion's features and errors held against those it was trained with, at one moment, and what followed."""
+
+    book = book_field()
+    model = models.ForeignKey(MLModel, models.CASCADE, related_name="drift_checks")
+    checked_at = models.DateTimeField()
+    rows = models.PositiveIntegerField(help_text="signals compared with those of training")
+    sessions = models.PositiveIntegerField(help_text="sessions they are of")
+    features = models.JSONField(
+        default=dict, help_text="PSI of each, what it stays below without drift, whether it did"
+    )
+    errors = models.PositiveIntegerField(help_text="closed predictions since the last change of their error, or all")
+    mean_error = models.FloatField(
+        null=True, help_text="mean of (P(win) - won)^2 - P(win) (1 - P(win)) over them: 0 where the odds are right"
+    )
+    errors_before = models.PositiveIntegerField(help_text="closed predictions before that change")
+    mean_error_before = models.FloatField(null=True, help_text="null where ADWIN found no change")
+    alarms = models.JSONField(default=list)
+    not_judged = models.JSONField(default=list, help_text="what could not be compared, and what is missing")
+    stepped_down = models.BooleanField(default=False, help_text="whether PREDICTION_MODE went from filter to shadow")
+    reason = models.TextField(blank=True, help_text="why, or why not, the mode was stepped down on an alarm")
+
+    class Meta:
+        db_table = "ml_drift"
+        ordering = ["-checked_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(stepped_down=False) | ~Q(reason=""), name="drift_step_down_has_a_reason"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-checked_at", "-id"], name="drift_newest_of_a_book"),
+            models.Index(fields=["-checked_at", "-id"], name="drift_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.book} {self.checked_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def compared(self) -> str:
+        """What the check rests on, in words."""
+        return (
+            f"{self.rows:,} signals of {self.sessions:,} sessions and "
+            f"{self.errors_before + self.errors:,} closed predictions"
+        )
+
+
 class Performance(models.Model):
     """One session of one book in figures. Null where a figure is undefined (no trades, one trade, no variance)."""
 

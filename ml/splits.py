@@ -93,3 +93,24 @@ def rolling_windows(session: Days, end: Times) -> list[Window]:
             )
         )
     return windows
+
+
+def inner_window(window: Window, session: Days, end: Times) -> Window:
+    """What may be known of a window while its parameters are chosen: its training part, split once more.
+
+    The last sessions of the training part, as many as the validation part has, stand in the place of validation; the
+    validation part stands in the place of the test part, and the test part is not there. Purged like the window.
+    """
+    days = np.unique(session)
+
+    def days_of(part: Part) -> Days:
+        inside: Days = days[(days >= part.first) & (days <= part.last)]
+        return inside
+
+    training, following = days_of(window.train), days_of(window.validation)
+    held_out = training[-len(following) :]
+    return Window(
+        train=_part(session, end, training[: -len(following)], held_out[0]),
+        validation=_part(session, end, held_out, following[0]),
+        test=window.validation,
+    )

@@ -1,6 +1,6 @@
 """A model's figures as tables for the terminal: every figure beside its interval, its n and its baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ml.models import MLModel
+    from ml.tuning import Tuned
 
 RULES = {
     "xgboost": "XGBoost",
     "lightgbm": "LightGBM",
-    "logistic": "logistic regression",
+    "logistic": "logistic",
     "river": "River, online",
-    "best_feature": "best single feature",
+    "geometry_calibrated": "geometry, calibrated",
+    "best_feature": "best feature",
     "majority_class": "majority class",
 }
 
@@ -27,15 +29,16 @@ def bounded(value: float | None, interval: Mapping[str, float] | None, style: st
     """A figure and half the width of its 95 % interval, which lies evenly around it."""
     if value is None or interval is None:
         return figure(value, style)
-    return f"{value:{style}} ±{(interval['high'] - interval['low']) / 2:.3f}"
+    return f"{value:{style}}±{(interval['high'] - interval['low']) / 2:.3f}"
 
 
-def estimate(given: Mapping[str, Any] | None) -> tuple[str, str]:
+def estimate(given: Mapping[str, Any] | None, style: str = "+.3f") -> tuple[str, str]:
     """Value and 95 % interval."""
-    if given is None:
+    if given is None or given["value"] is None:
         return "-", "-"
     interval = given["interval"]
-    return figure(given["value"], "+.3f"), f"{interval['low']:+.3f} to {interval['high']:+.3f}" if interval else "-"
+    between = f"{interval['low']:{style}} to {interval['high']:{style}}" if interval else "-"
+    return figure(given["value"], style), between
 
 
 def _table(title: str, *headings: str, caption: str = "") -> "Table":
@@ -57,8 +60,24 @@ def _table(title: str, *headings: str, caption: str = "") -> "Table":
     return table
 
 
-def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
-    """The model and every baseline on the same out-of-sample rows."""
+def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The model and every baseline on the same out-of-sample rows, each under its name: `Scores` as stored."""
+    own = {
+        **{name: metrics[name] for name in ("auc", "auc_interval", "accuracy", "log_loss", "brier", "n_taken")},
+        "mean_r_taken": metrics["mean_r_taken"],
+        "accuracy_interval": metrics["intervals"]["accuracy"],
+        "mean_r_taken_interval": metrics["intervals"]["mean_r_taken"],
+    }
+    baselines = metrics["baselines"]
+    return [
+        (f"model: {RULES[algorithm]}", own),
+        ("geometry", metrics["geometry"]),
+        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
+    ]
+
+
+def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
+    """`rules_of` with what shuffled outcomes gave."""
     table = _table(
         f"Out of sample: {metrics['n']:,} trades ({metrics['wins']:,} won) in {metrics['sessions']} sessions",
         "",
@@ -67,27 +86,11 @@ def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
         "log-loss",
         "Brier",
         "taken",
-        "mean R of these",
-        caption="± is the 95 % interval, by session. Accuracy at P >= 0.5. Results in R after costs.",
+        "mean R",
+        caption="±: 95 %, by session. Accuracy at P >= 0.5. Taken: not skipped; R after costs.\n"
+        "Geometry is risk / (risk + reward), no learning.",
     )
-    own = {
-        "auc": metrics["auc"],
-        "auc_interval": metrics["auc_interval"],
-        "accuracy": metrics["accuracy"],
-        "accuracy_interval": metrics["intervals"]["accuracy"],
-        "log_loss": metrics["log_loss"],
-        "brier": metrics["brier"],
-        "n_taken": metrics["n_taken"],
-        "mean_r_taken": metrics["mean_r_taken"],
-        "mean_r_taken_interval": metrics["intervals"]["mean_r_taken"],
-    }
-    baselines = metrics["baselines"]
-    rules = [
-        (f"model ({RULES[name]})", own),
-        ("geometry, no learning", metrics["geometry"]),
-        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
-    ]
-    for words, row in rules:
+    for words, row in rules_of(metrics, algorithm):
         table.add_row(
             words,
             bounded(row["auc"], row["auc_interval"]),
@@ -99,7 +102,7 @@ def rules_table(metrics: Mapping[str, Any], name: str) -> "Table":
         )
     shuffled = metrics.get("shuffled_labels")
     if shuffled:
-        table.add_row(f"shuffled outcomes, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
+        table.add_row(f"shuffled, {shuffled['n']} fits", f"{shuffled['mean_auc']:.3f}")
     return table
 
 
@@ -128,8 +131,8 @@ def detail_table(metrics: Mapping[str, Any]) -> "Table":
         ("calibration error", "calibration_error"),
         ("mean R, all", "mean_r"),
     ):
-        value = metrics[key]
-        table.add_row(words, *estimate({"value": value, "interval": metrics["intervals"][key]} if value else None))
+        style = "+.3f" if key == "mean_r" else ".3f"
+        table.add_row(words, *estimate({"value": metrics[key], "interval": metrics["intervals"][key]}, style))
     table.add_row("Spiegelhalter's p", figure(metrics["spiegelhalter_p"]))
     deflated = metrics.get("deflated_sharpe")
     if deflated:
@@ -149,6 +152,22 @@ def deciles_table(metrics: Mapping[str, Any]) -> "Table":
             figure(row["lift"], ".2f"),
             figure(row["mean_r"], "+.3f"),
         )
+    return table
+
+
+def tuning_table(tuned: Sequence["Tuned"]) -> "Table":
+    """What tuning chose for each window, and what that is worth on sessions inside the window's training part."""
+    table = _table(
+        "Tuning: log-loss inside each window's training part",
+        "",
+        *(f"window {each.window}" for each in tuned),
+    )
+    table.add_row("trials", *(f"{each.trials}" for each in tuned))
+    table.add_row("of these pruned", *(f"{each.pruned}" for each in tuned))
+    table.add_row("log-loss, best", *(figure(each.log_loss, ".4f") for each in tuned))
+    table.add_row("log-loss, defaults", *(figure(each.start_log_loss, ".4f") for each in tuned))
+    for name in tuned[0].chosen:
+        table.add_row(name, *(f"{each.chosen[name]:.3g}" for each in tuned))
     return table
 
 

@@ -5,13 +5,13 @@ learned from training and validation together. Nothing here looks at a test part
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.calibration import Calibrator, fit_calibrator
+from ml.calibration import Calibrator, fit_calibrator, fit_platt
 from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rule, ShuffledControl, auc, evaluate
 from ml.learners import Examples, Learner, LightGBM, Linear, Logistic, Matrix, Scorer, XGBoost
@@ -32,13 +32,14 @@ SHUFFLES = 20
 
 @dataclass(frozen=True)
 class Fit:
-    """A learner on one window: what was fitted on its training and validation parts, and `rule`, what that says of its
-    test part."""
+    """A learner on one window: what was fitted on its training and validation parts, `rule`, what that says of its
+    test part, and the learner's `parameters`."""
 
     encoder: Encoder
     scorer: Scorer
     calibrator: Calibrator
     rule: Rule
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,13 @@ def _best_feature(parts: Encoded) -> Floats:
     return fitted.raw(parts.test[:, [best]])
 
 
+def _calibrated_geometry(data: TrainingData, window: Window) -> Floats:
+    """The plan's own odds, drawn to how trades really ended before the test part: what costs nothing to know."""
+    rows = seen(window)
+    calibrator: Calibrator = fit_platt(data.p_geometry[rows], data.won[rows])
+    return calibrator.apply(data.p_geometry[window.test.rows])
+
+
 def fit_window(
     data: TrainingData, window: Window, learners: Sequence[Learner], seed: int, online: Prequential | None = None
 ) -> Fold:
@@ -145,9 +153,8 @@ def fit_window(
     for learner in learners:
         scorer = learner.fit(parts.train, parts.validation, parts.encoder.columns)
         calibrator = fit_calibrator(scorer.raw(parts.validation.X), parts.validation.won)
-        fits[learner.algorithm] = Fit(
-            parts.encoder, scorer, calibrator, judged(calibrator.apply(scorer.raw(parts.test)))
-        )
+        rule = judged(calibrator.apply(scorer.raw(parts.test)))
+        fits[learner.algorithm] = Fit(parts.encoder, scorer, calibrator, rule, learner.parameters)
     if online is not None:
         calibrator = fit_calibrator(online.p[window.validation.rows], parts.validation.won)
         p = calibrator.apply(online.p[window.test.rows])
@@ -156,6 +163,7 @@ def fit_window(
     simple = {
         "majority_class": Rule(base, np.ones(len(base), dtype=bool)),
         "geometry": judged(data.p_geometry[window.test.rows]),
+        "geometry_calibrated": judged(_calibrated_geometry(data, window)),
         "best_feature": judged(_best_feature(parts)),
     }
     return Fold(window, payoff, fits, simple)
@@ -166,10 +174,14 @@ def walk_forward(
     learners: Sequence[Learner],
     seed: int,
     *,
+    tuned: Sequence[Learner] = (),
     online: bool = False,
     progress: Progress | None = None,
 ) -> WalkForward:
-    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them."""
+    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them.
+
+    `tuned` has a learner for each window, which takes the place of the first of `learners` there.
+    """
     windows = rolling_windows(data.session, data.end)
     told = prequential(data.columns, data.won, data.start, data.end) if online else None
     folds, unfitted = [], []
@@ -181,7 +193,8 @@ def walk_forward(
                 f"{int((~won).sum())} losses, its validation part {len(held_out)} trades."
             )
         else:
-            folds.append(fit_window(data, window, learners, seed, told))
+            used = [tuned[done - 1], *learners[1:]] if tuned else learners
+            folds.append(fit_window(data, window, used, seed, told))
         if progress:
             progress(done, WINDOWS)
     return WalkForward(folds, unfitted)
@@ -196,7 +209,7 @@ def learners_of(seed: int, parameters: Mapping[str, Any] | None = None) -> tuple
 def judge(data: TrainingData, walk: WalkForward, algorithm: Algorithm, seed: int, attempts: int = 1) -> Evaluation:
     """Pooled figures of one learner over every window's test part, beside the others' on the same rows."""
     others = {str(name): walk.rule(name) for name in walk.folds[0].fits if name is not algorithm}
-    others |= {name: walk.simple(name) for name in ("majority_class", "best_feature")}
+    others |= {name: walk.simple(name) for name in ("geometry_calibrated", "best_feature", "majority_class")}
     return evaluate(
         data.results_of(walk.test_rows),
         walk.rule(algorithm),

@@ -44,6 +44,9 @@ class Decision(StrEnum):
     ABSTAIN = "abstain"
 
 
+#: Why a signal was not taken where the model in filter mode said so.
+MODEL_SKIPS = "model_skips"
+
 VERDICTS = {
     Gate.PASS: "It may be promoted with promote_model; until then it serves nothing.",
     Gate.FAIL: "It stays a candidate and decides nothing.",

@@ -1,7 +1,7 @@
 """Time as the program sees it. A decision takes `now`; only the clock knows whose time that is."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -32,3 +32,24 @@ class ReplayClock:
 
     def sleep_until(self, moment: datetime) -> None:
         self._now = max(self._now, moment)
+
+
+class FastClock:
+    """Runs `speed` times as fast as the system's clock from a moment on; can jump ahead, never back."""
+
+    def __init__(self, start: datetime, speed: float) -> None:
+        self._speed = speed
+        self._set(start)
+
+    def _set(self, moment: datetime) -> None:
+        self._from, self._since = moment, time.monotonic()
+
+    def now(self) -> datetime:
+        return self._from + timedelta(seconds=(time.monotonic() - self._since) * self._speed)
+
+    def sleep_until(self, moment: datetime) -> None:
+        time.sleep(max(0.0, (moment - self.now()).total_seconds() / self._speed))
+
+    def jump(self, moment: datetime) -> None:
+        """Skip what lies between, a night for instance."""
+        self._set(max(moment, self.now()))

@@ -18,6 +18,7 @@ import structlog
 from positions.broker.port import (
     Broker,
     BrokerError,
+    Listing,
     Order,
     OrderKind,
     OrderRequest,
@@ -25,6 +26,7 @@ from positions.broker.port import (
     OrderStatus,
     PositionIntent,
     Rejected,
+    Unavailable,
 )
 from positions.clock import Clock
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
@@ -116,7 +118,8 @@ _ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price",
 class Execution:
     """Performs what strategy, monitors and events ask for, for one book at one broker.
 
-    `cost_per_share` is what fills cost in dollars a share and side; `closed_listeners` hear of every trade that ends.
+    `cost_per_share` is what fills cost in dollars a share and side. `entered_listeners` hear of every entry, and again
+    where it fills further; `closed_listeners` of every trade that ends.
     """
 
     def __init__(
@@ -130,7 +133,8 @@ class Execution:
         self._broker = broker
         self._store = store
         self._clock = clock
-        self._cost = Decimal(repr(cost_per_share))
+        self.cost_per_share = Decimal(repr(cost_per_share))
+        self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
         self._id_prefix = f"{installation}.{book}."
@@ -156,8 +160,12 @@ class Execution:
         )
 
     def take_events(self) -> bool:
-        """Act on what the broker says has changed; True if anything did."""
-        changed = self._broker.changed_orders()
+        """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
+        try:
+            changed = self._broker.changed_orders()
+        except BrokerError as error:
+            log.warning("broker_call_failed", symbol=None, error=str(error))
+            return False
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
@@ -255,7 +263,7 @@ class Execution:
     def _exit(self, mine: LiveTrade) -> Steps:
         """One pass over an exit; run again until the position is flat. The order of work is the whole safety."""
         trade = mine.trade
-        working = yield ReadOrders()
+        working = yield from self._working_orders(mine)
         if any(i.step == IntentStep.EXIT and i.client_order_id in working for i in mine.intents):
             return
         if sum(intent.step == IntentStep.EXIT for intent in mine.intents) >= MOST_ATTEMPTS:
@@ -282,11 +290,19 @@ class Execution:
         elif intent.status == IntentStatus.REJECTED:
             yield from self._protect(mine)
 
+    @staticmethod
+    def _working_orders(mine: LiveTrade) -> Generator[Step, Any, Listing[Order]]:
+        """By client order id. Raises Unavailable where one of this trade's cannot be read: that is not its absence."""
+        working: Listing[Order] = yield ReadOrders()
+        if any(intent.client_order_id in working.unreadable for intent in mine.intents):
+            raise Unavailable(f"an order of {mine.trade.symbol} cannot be read")
+        return working
+
     def _protect(self, mine: LiveTrade) -> Steps:
         """A stop for exactly the shares held. Where the market is beyond it already, out."""
         trade = mine.trade
         quantity = trade.quantity - _filled(mine, _CLOSING)
-        working = yield ReadOrders()
+        working = yield from self._working_orders(mine)
         standing = [i for i in mine.intents if i.step in _PROTECTING and i.client_order_id in working]
         if len(standing) == 1 and standing[0].quantity == quantity:
             if standing[0].status != IntentStatus.WORKING:
@@ -477,6 +493,14 @@ class Execution:
 
     def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
         if not intent.broker_order_id:  # sent, then interrupted before the answer was heard
+            stranger = "" if intent.step == IntentStep.MOVE else order.difference_from(_request(mine.trade, intent))
+            if stranger:
+                log.error(
+                    "order_is_not_ours", order=order.client_order_id, why=stranger, todo="look at it at the broker"
+                )
+                yield from self._note_failure(intent, IntentStatus.REJECTED, f"another order has its id: {stranger}")
+                self.owed.add(mine.trade.symbol)
+                return
             yield from self._adopt(mine, intent, order)
         news = order.filled_quantity > intent.filled_quantity
         status = _STATUS[order.status]
@@ -519,6 +543,8 @@ class Execution:
             trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
             trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
             yield Update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            for listener in self.entered_listeners:
+                listener(trade)
             if trade.status == TradeStatus.OPEN:
                 yield from self._protect(mine)
 
@@ -532,7 +558,7 @@ class Execution:
         trade.exit_price = (value / sum(i.filled_quantity for i in fills)).quantize(Decimal("0.000001"))
         trade.exited_at = last.finished_at or self._clock.now()
         self._protected_until(mine, trade.exited_at)
-        trade.fees = 2 * trade.quantity * self._cost
+        trade.fees = 2 * trade.quantity * self.cost_per_share
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
@@ -589,4 +615,5 @@ def _request(trade: Trade, intent: OrderIntent) -> OrderRequest:
         quantity=intent.quantity,
         intent=position_intent,
         stop_price=intent.stop_price,
+        created_at=intent.created_at,
     )

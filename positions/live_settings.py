@@ -1,5 +1,6 @@
 """The live settings (edited in the admin, in force on the next tick) as the frozen values that rules take."""
 
+from constance import config
 from constance.utils import get_values_for_keys
 
 from positions.rules import ExitSettings, RiskSettings
@@ -56,3 +57,8 @@ def auto_promote() -> bool:
     """Whether a candidate whose trial is over may take the champion's place by itself. One query."""
     allowed: bool = get_values_for_keys(["AUTO_PROMOTE"])["AUTO_PROMOTE"]
     return allowed
+
+
+def set_prediction_mode(mode: str) -> None:
+    """What the admin does when somebody changes PREDICTION_MODE."""
+    config.PREDICTION_MODE = mode

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
+import structlog
+
 from positions import breakeven_manager, exit_monitor
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
-from positions.broker.port import Account, Broker
+from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
+from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
 from positions.market.indicators import IndicatorBank
@@ -21,6 +25,8 @@ from positions.rules import ExitSettings, RiskSettings, blocked, initial_stop, r
 from positions.store import Store
 from positions.strategy import Adviser, BadSignal, Signal, Strategy
 from positions.words import Feed, Side, TradeStatus
+
+log = structlog.get_logger(__name__)
 
 #: Prices beyond it are no prices, and the tables could not hold them.
 HIGHEST_PRICE = 1e7
@@ -54,12 +60,36 @@ class TradingLoop:
         self._desk = desk
         self._strategy_name = f"{type(desk.strategy).__module__}.{type(desk.strategy).__qualname__}"
         self._session_pnl = Decimal(0)
+        self._ledger = Ledger(len(desk.bank.universe))
+        self._followed: dict[str, Trade] = {}
+        desk.execution.entered_listeners.append(self._follow_plan)
         desk.execution.closed_listeners.append(self._count_result)
 
     def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
         self._desk.bank.open_session(session, length, history)
         self._desk.market.open_session()
         self._session_pnl = self._desk.store.session_pnl(session.day)
+        self._ledger.open_session(session)
+        self._followed = {}
+        for trade in self._desk.store.unfinished_plans(session.day):
+            if trade.symbol in self._desk.bank.row_of:  # else it is watched no more: no bar will tell
+                self._follow_plan(trade)
+
+    def catch_up(self, batch: BarBatch) -> None:
+        """Take in a stored bar of this session, from before this process began: nothing is decided on it.
+
+        A minute in which no symbol has a bar was not stored: the plans that ran then are not known any more.
+        """
+        if np.isfinite(batch.close).any():
+            self._take_in(batch)
+            self._end_plans(self._ledger.on_bar(batch))
+
+    def close_session(self, now: datetime) -> None:
+        """The bell has rung: settle what it closed, and end every plan."""
+        self.tick(now)
+        self._end_plans(self._ledger.close_session(self._desk.bank.close))
+        if self._followed:
+            log.warning("plans_not_known", plans=len(self._followed), reason="a bar was missed while they ran")
 
     def _count_result(self, trade: Trade) -> None:
         self._session_pnl += trade.pnl or 0
@@ -67,13 +97,51 @@ class TradingLoop:
     def on_bar(self, batch: BarBatch) -> None:
         """A completed bar has arrived: update, get out, protect, then look for entries."""
         desk = self._desk
-        desk.bank.update(batch)
-        desk.market.update()
+        self._take_in(batch)
         self.tick(desk.bank.now)
         self.tick_breakeven()
         self._give_up_old_entries(desk.bank.now)
+        self._end_plans(self._ledger.on_bar(batch))
         for signal in self._signals():
             self._consider(signal)
+
+    def _take_in(self, batch: BarBatch) -> None:
+        self._desk.bank.update(batch)
+        self._desk.market.update()
+
+    def _follow_plan(self, trade: Trade) -> None:
+        """Hear of an entry: what becomes of its plan is followed beside the trade, and on when that has ended."""
+        if trade.plan_outcome is not None:  # its entry filled further after the plan had ended
+            return
+        desk = self._desk
+        assert trade.entry_price is not None
+        assert trade.risk_per_share is not None
+        assert trade.entered_at is not None
+        plan = Plan(
+            key=trade.signal_key,
+            row=desk.bank.row_of[trade.symbol],
+            side=Side(trade.side),
+            entry=trade.entry_price,
+            stop=float(trade.initial_stop),
+            target=float(trade.target),
+            risk=trade.risk_per_share,
+            cost=desk.execution.cost_per_share,
+            entered_at=trade.entered_at,
+            flatten_at=desk.bank.session.close - timedelta(minutes=desk.exit_settings().flatten_minutes),
+        )
+        self._followed[trade.signal_key] = trade
+        self._ledger.follow(plan)
+
+    def _end_plans(self, results: list[PlanResult]) -> None:
+        if not results:
+            return
+        trades = []
+        for result in results:
+            trade = self._followed.pop(result.key)
+            trade.plan_outcome, trade.plan_r = result.outcome, result.r
+            trade.plan_exit_reason, trade.plan_ended_at = result.reason, result.ended_at
+            trades.append(trade)
+        self._desk.store.plans_ended(trades)
 
     def tick(self, now: datetime) -> None:
         """What every 10 seconds brings: the broker's news, what is owed, the exit rules."""
@@ -130,7 +198,10 @@ class TradingLoop:
             return "invalid_plan"
         account = FIXED_ACCOUNT
         if desk.protections:
-            account = desk.broker.account()
+            try:
+                account = desk.broker.account()
+            except BrokerError:
+                return "account_unknown"
             reason = blocked(len(desk.store.live), float(self._session_pnl), float(account.equity), risk)
             if reason:
                 return reason

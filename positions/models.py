@@ -67,7 +67,8 @@ class Trade(models.Model):
 
     `planned_entry`, `initial_stop` and `target` are the plan and never change; `stop_price` is the stop confirmed at
     the broker. `risk_per_share` is R in dollars. `outcome` is NULL until the trade is closed; a net result of exactly
-    zero is a LOSS.
+    zero is a LOSS. The columns `plan_...` say how it would have ended by its initial stop, its target and the session's
+    close alone (positions/ledger.py): NULL until that is known, and for ever where a bar of the plan's life was missed.
     """
 
     book = book_field()
@@ -103,6 +104,11 @@ class Trade(models.Model):
     outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
 
+    plan_outcome = word_field(Outcome, null=True, help_text="had the trade been left to its initial stop and target")
+    plan_r = models.FloatField(null=True, help_text="the plan's own result after fees in units of the initial risk")
+    plan_exit_reason = word_field(ExitReason, null=True)
+    plan_ended_at = models.DateTimeField(null=True)
+
     class Meta:
         db_table = "trades"
         ordering = ["-signal_at", "-id"]
@@ -116,6 +122,11 @@ class Trade(models.Model):
             allowed("outcome", Outcome, "trade_outcome"),
             allowed("exit_reason", ExitReason, "trade_exit_reason"),
             allowed("feed", Feed, "trade_feed"),
+            allowed("plan_outcome", Outcome, "trade_plan_outcome"),
+            models.CheckConstraint(
+                condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
+                name="trade_plan_exit_reason",
+            ),
             models.CheckConstraint(condition=Q(planned_quantity__gt=0), name="trade_quantity_positive"),
             models.CheckConstraint(
                 condition=Q(planned_entry__gt=0, initial_stop__gt=0, target__gt=0), name="trade_prices_positive"
@@ -135,6 +146,22 @@ class Trade(models.Model):
                 )
                 | (~Q(status=TradeStatus.CLOSED) & Q(outcome__isnull=True, exited_at__isnull=True)),
                 name="trade_outcome_once_closed",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    entered_at__isnull=False,
+                    plan_outcome__isnull=False,
+                    plan_r__isnull=False,
+                    plan_exit_reason__isnull=False,
+                    plan_ended_at__isnull=False,
+                )
+                | Q(
+                    plan_outcome__isnull=True,
+                    plan_r__isnull=True,
+                    plan_exit_reason__isnull=True,
+                    plan_ended_at__isnull=True,
+                ),
+                name="trade_plan_ended_as_a_whole",
             ),
         ]
         indexes = [

@@ -18,6 +18,7 @@ from positions.words import ExitStatus, StopMoveStatus, TradeStatus
 Row = Trade | PositionExit | StopMove | OrderIntent
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
+_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
 
 
 class Duplicate(Exception):
@@ -50,6 +51,14 @@ class Store(Protocol):
 
     def session_pnl(self, day: date) -> Decimal:
         """Dollars after fees of the trades of a session that have closed."""
+        ...
+
+    def unfinished_plans(self, day: date) -> list[Trade]:
+        """The trades of a session that were entered and whose plan has not ended, whether they are closed or not."""
+        ...
+
+    def plans_ended(self, trades: list[Trade]) -> None:
+        """Save the plan's own result of trades, whether they are closed or not."""
         ...
 
 
@@ -118,6 +127,13 @@ class OrmStore:
         row.save(update_fields=fields)
         _detach(self.live, row)
 
+    def unfinished_plans(self, day: date) -> list[Trade]:
+        entered = Trade.objects.filter(book=self.book, session=day, entered_at__isnull=False)
+        return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
+
+    def plans_ended(self, trades: list[Trade]) -> None:
+        Trade.objects.bulk_update(trades, _OF_THE_PLAN)
+
 
 class MemoryStore:
     """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them."""
@@ -159,6 +175,13 @@ class MemoryStore:
     def session_pnl(self, day: date) -> Decimal:
         results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)
         return sum(results, start=Decimal(0))
+
+    def unfinished_plans(self, day: date) -> list[Trade]:
+        trades = [mine.trade for mine in (*self._ended, *self.live.values())]
+        return [trade for trade in trades if trade.session == day and trade.entered_at and not trade.plan_outcome]
+
+    def plans_ended(self, trades: list[Trade]) -> None:
+        """Nothing to do: `flush` writes what the trades hold by then."""
 
     def flush(self) -> None:
         ended, self._ended = self._ended, []

@@ -17,6 +17,7 @@ from django.template.loader import render_to_string
 
 from ml.models import MLModel
 from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
+from ml.tables import bounded, rules_of
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
@@ -78,6 +79,17 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleLine:
+    """The latest model or a baseline, on the same out-of-sample trades; `earned` by those it would let through."""
+
+    name: str
+    auc: str
+    accuracy: str
+    taken: str
+    earned: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     book: str
     market: str
@@ -86,6 +98,7 @@ class Report:
     headline: str
     baseline: str
     model: str
+    rules: tuple[RuleLine, ...]
     lines: tuple[Line, ...]
     exits: tuple[Line, ...]
     trades: tuple[TradeLine, ...]
@@ -164,6 +177,7 @@ def render_markdown(report: Report) -> str:
         report.headline,
         report.baseline,
         report.model,
+        *_markdown_rules(report.rules),
         _markdown_table(f"Figures (book so far: {plural(report.sessions, 'session')})", report.lines),
     ]
     if report.exits:
@@ -178,6 +192,14 @@ def render_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _markdown_rules(rules: Collection[RuleLine]) -> list[str]:
+    if not rules:
+        return []
+    head = "| out of sample | AUC | accuracy | let through | mean R of these |\n|---|---:|---:|---:|---:|"
+    rows = [f"| {rule.name} | {rule.auc} | {rule.accuracy} | {rule.taken} | {rule.earned} |" for rule in rules]
+    return ["\n".join(["## The latest model and its baselines\n", head, *rows])]
+
+
 def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: MLModel | None) -> Report:
     session, so_far = Sample([history.get(day, SessionRecord(day))]), Sample(history.values())
     return Report(
@@ -188,6 +210,7 @@ def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: 
         headline=_headline(day, session),
         baseline=_verdict(f"The book so far ({plural(len(history), 'session')})", so_far),
         model=_model_sentence(model),
+        rules=_rules(model),
         lines=lines(session, so_far),
         exits=exit_lines(session, so_far),
         trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
@@ -227,7 +250,8 @@ def _caution(average: Figure, sessions: int) -> str:
 
 def _latest_model(book: str) -> MLModel | None:
     newest = MLModel.objects.filter(book=book).order_by("-created_at", "-id")
-    return newest.only("version", "status", "gate", "gate_reasons", "metrics", "folds", "n_train", "n_test").first()
+    shown = ("version", "algorithm", "status", "gate", "gate_reasons", "metrics", "folds", "n_train", "n_test")
+    return newest.only(*shown).first()
 
 
 def _model_sentence(model: MLModel | None) -> str:
@@ -243,8 +267,24 @@ def _model_sentence(model: MLModel | None) -> str:
         parts.append(f", AUC {auc:.2f} ({between})")
     if geometry is not None:
         parts.append(f", AUC of the plan's geometry alone {geometry:.2f}")
+    first = f"{model.metrics['in_one_sentence']} " if "in_one_sentence" in model.metrics else ""
     reasons = " ".join(model.gate_reasons)
-    return f"{''.join(parts)}. Gate: {model.gate}. {reasons}".rstrip()
+    return f"{first}{''.join(parts)}. Gate: {model.gate}. {reasons}".rstrip()
+
+
+def _rules(model: MLModel | None) -> tuple[RuleLine, ...]:
+    if model is None or "baselines" not in model.metrics:
+        return ()
+    return tuple(
+        RuleLine(
+            name,
+            bounded(row["auc"], row["auc_interval"]),
+            bounded(row["accuracy"], row["accuracy_interval"]),
+            f"{row['n_taken']:,}",
+            bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+.3f"),
+        )
+        for name, row in rules_of(model.metrics, model.algorithm)
+    )
 
 
 def _trade_line(trade: Trade) -> TradeLine:

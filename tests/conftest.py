@@ -21,3 +21,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real bars, which are not part of the project: not in {folder}; BARS_DIR says where")
     return folder
+
+
+@pytest.fixture(scope="session")
+def alpaca_papers() -> Path:
+    """Alpaca's specification and recorded replies, kept beside the project and never copied into it."""
+    folder = Path(os.environ.get("ALPACA_DIR") or settings.BASE_DIR.parent / "shared" / "alpaca")
+    if not folder.is_dir():
+        pytest.skip(f"needs Alpaca's recorded replies, which are not part of the project: not in {folder}")
+    return folder

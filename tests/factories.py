@@ -19,6 +19,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 PLAUSIBLE: dict[str, float | str] = {
     feature.name: feature.categories[0] if feature.kind is Kind.CATEGORICAL else 0.5 for feature in FEATURES
 } | {"reward_to_risk": 2.0, "p_geometry": 1 / 3}
+R_OF = {Outcome.WIN: 1.9, Outcome.LOSS: -1.05}
 FIRST_SIGNAL = datetime(2024, 1, 3, 15, 0, tzinfo=UTC)  # 10:00 in New York, a Wednesday
 
 
@@ -27,7 +28,10 @@ def signal_key(row: Any) -> str:
 
 
 class TradeFactory(DjangoModelFactory[Trade]):
-    """A closed long that won 1.9 R, unless `outcome=Outcome.LOSS`, `side=Side.SHORT` or `still_open=True` is given."""
+    """A closed long that won 1.9 R, unless `outcome=Outcome.LOSS`, `side=Side.SHORT` or `still_open=True` is given.
+
+    Its plan ended as it did; `plan_outcome` says otherwise.
+    """
 
     class Meta:
         model = Trade
@@ -65,8 +69,14 @@ class TradeFactory(DjangoModelFactory[Trade]):
     exit_reason = factory.LazyAttribute(
         lambda row: ExitReason.TARGET if row.outcome == Outcome.WIN else ExitReason.STOP
     )
-    r_multiple = factory.LazyAttribute(
-        lambda row: {Outcome.WIN: 1.9, Outcome.LOSS: -1.05}[row.outcome] if row.outcome else None
+    r_multiple = factory.LazyAttribute(lambda row: R_OF[row.outcome] if row.outcome else None)
+    plan_outcome = factory.SelfAttribute("outcome")
+    plan_r = factory.LazyAttribute(lambda row: R_OF[row.plan_outcome] if row.plan_outcome else None)
+    plan_exit_reason = factory.LazyAttribute(
+        lambda row: {Outcome.WIN: ExitReason.TARGET, Outcome.LOSS: ExitReason.STOP}.get(row.plan_outcome)
+    )
+    plan_ended_at = factory.LazyAttribute(
+        lambda row: row.signal_at + timedelta(minutes=20) if row.plan_outcome else None
     )
     fees = Decimal(1)
     pnl = factory.LazyAttribute(lambda row: Decimal(str(row.r_multiple)) * row.quantity * row.risk_per_share)

@@ -72,7 +72,7 @@ class Live:
             received.append(self._minute(batch_of(start, length, rows, self.universe), rows))
             self.system.flush()
         self.exchange.close_session(self.clock.now())
-        self.loop.tick(self.clock.now())
+        self.loop.close_session(self.clock.now())
         values = np.stack([[getattr(batch, name) for name in FIELDS] for batch in received], axis=1)
         return SessionBars(session, length, self.universe, values)
 

@@ -4,7 +4,14 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import DefaultRouter
 
-from ml.api import MLModelViewSet, PerformanceViewSet, PredictionViewSet, TradeFeaturesViewSet
+from ml.api import (
+    DriftCheckViewSet,
+    LeakageCheckViewSet,
+    MLModelViewSet,
+    PerformanceViewSet,
+    PredictionViewSet,
+    TradeFeaturesViewSet,
+)
 from positions.api import (
     InstrumentViewSet,
     OrderIntentViewSet,
@@ -24,7 +31,9 @@ router.register("leases", WorkerLeaseViewSet)
 router.register("features", TradeFeaturesViewSet)
 router.register("models", MLModelViewSet)
 router.register("predictions", PredictionViewSet)
+router.register("drift-checks", DriftCheckViewSet)
 router.register("performance", PerformanceViewSet)
+router.register("leakage-checks", LeakageCheckViewSet)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

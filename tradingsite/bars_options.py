@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from tradingsite.replaying import ReplayOptions
 
 
-def add_file_options(parser: ArgumentParser, *, bars_required: bool = True) -> None:
-    default = "" if bars_required else " (default: those that fetch_bars or trading stored)"
+def add_file_options(parser: ArgumentParser, *, without_bars: str = "") -> None:
+    """`without_bars` says what is taken where --bars is not given; without it, --bars must be."""
     parser.add_argument(
         "--bars",
         type=Path,
-        required=bars_required,
-        help=f".csv, .csv.gz, .parquet, or a folder of fetch_bars{default}",
+        required=not without_bars,
+        help=f".csv, .csv.gz, .parquet, or a folder of fetch_bars{without_bars and f' (default: {without_bars})'}",
     )
     parser.add_argument("--market", type=Path, help="index and share above VWAP a minute")
     parser.add_argument("--vix", type=Path, help="daily VIX; a session sees the close before it")
@@ -25,10 +25,14 @@ def add_file_options(parser: ArgumentParser, *, bars_required: bool = True) -> N
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and count them")
 
 
-def add_bars_options(parser: ArgumentParser) -> None:
-    add_file_options(parser)
+def add_date_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="first", type=new_york_date, metavar="D", help="first session traded")
     parser.add_argument("--to", dest="last", type=new_york_date, metavar="D", help="last session traded")
+
+
+def add_bars_options(parser: ArgumentParser) -> None:
+    add_file_options(parser)
+    add_date_options(parser)
     parser.add_argument(
         "--protections", action="store_true", help="portfolio caps on: buying power, open positions, daily loss"
     )
@@ -37,15 +41,21 @@ def add_bars_options(parser: ArgumentParser) -> None:
 def open_feed(options: dict[str, Any]) -> "tuple[FileFeed, ReplayOptions]":
     """The bars and the settings in force. Raises CommandError (status 2) for files that are not what they should be,
     and for a result that would be written over one of them."""
-    from positions.market.feeds.file import BadBars, FileFeed
     from tradingsite.replaying import ReplayOptions
 
     result = options.get("json")
     for name in ("bars", "market", "vix", "symbols"):
         if result is not None and options[name] is not None and result.resolve() == options[name].resolve():
             raise bad_input(f"--json {result} would be written over --{name}; name another file.")
+    return file_feed(options), ReplayOptions.in_force(protections=options["protections"])
+
+
+def file_feed(options: dict[str, Any]) -> "FileFeed":
+    """Raises CommandError (status 2) for files that are not what they should be."""
+    from positions.market.feeds.file import BadBars, FileFeed
+
     try:
-        feed = FileFeed(
+        return FileFeed(
             options["bars"],
             market=options["market"],
             vix=options["vix"],
@@ -56,4 +66,3 @@ def open_feed(options: dict[str, Any]) -> "tuple[FileFeed, ReplayOptions]":
         )
     except BadBars as error:
         raise bad_input(str(error)) from error
-    return feed, ReplayOptions.in_force(protections=options["protections"])

@@ -14,12 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import DatabaseError
 
 from tradingsite.environment import BadEnvironment
-from tradingsite.kit.options import BAD_CONFIGURATION
+from tradingsite.kit.options import BAD_CONFIGURATION, NO_DATABASE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-NO_DATABASE = 3
 #: The disk is full, read-only or somebody else's.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 INTERRUPTED = 130

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ml.feature_writer import backlog
-from ml.models import MLModel, Performance, TradeFeatures
+from ml.models import DriftCheck, MLModel, Performance, TradeFeatures
 from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
 from ml.words import VERDICTS, Gate
@@ -25,7 +25,13 @@ from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
 from tradingsite.kit.words import readable, rows_table
 
-NEEDED = ("positions.view_trade", "positions.view_workerlease", "ml.view_performance", "ml.view_mlmodel")
+NEEDED = (
+    "positions.view_trade",
+    "positions.view_workerlease",
+    "ml.view_performance",
+    "ml.view_mlmodel",
+    "ml.view_driftcheck",
+)
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
 INVENTED = ("simulated", "replay")
@@ -215,6 +221,7 @@ def _service(book: str) -> dict[str, Any]:
     return {
         "champion": duty.champion,
         "silent": why_silent(duty.champion, timezone.now()) if duty.champion else "",
+        "drift": DriftCheck.objects.filter(book=book, model=duty.champion).first() if duty.champion else None,
         "trial": duty.on_trial,
         "trial_length": TRIAL,
     }
@@ -254,7 +261,9 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Features", "admin:ml_tradefeatures_changelist", "dataset", "ml.view_tradefeatures"),
             ("Models", "admin:ml_mlmodel_changelist", "model_training", "ml.view_mlmodel"),
             ("Predictions", "admin:ml_prediction_changelist", "online_prediction", "ml.view_prediction"),
+            ("Drift checks", "admin:ml_driftcheck_changelist", "trending_down", "ml.view_driftcheck"),
             ("Performance", "admin:ml_performance_changelist", "monitoring", "ml.view_performance"),
+            ("Leakage checks", "admin:ml_leakagecheck_changelist", "policy", "ml.view_leakagecheck"),
         ],
         "Site": [
             ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),

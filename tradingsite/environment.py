@@ -4,8 +4,11 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import TypeVar
 
 from dotenv import load_dotenv
+
+Number = TypeVar("Number", int, float)
 
 
 class BadEnvironment(ValueError):
@@ -32,6 +35,18 @@ def env_bool(name: str, default: bool) -> bool:
     if raw in {"0", "false", "no", "off"}:
         return False
     raise BadEnvironment(f"{name}={raw!r} is not a switch; use true or false")
+
+
+def env_number(name: str, default: Number) -> Number:
+    """A number above 0 of the default's type. Raises BadEnvironment on anything else."""
+    raw = env_str(name, str(default))
+    try:
+        number = type(default)(raw)
+    except ValueError as error:
+        raise BadEnvironment(f"{name}={raw!r} is not a number like {default}") from error
+    if not 0 < number < float("inf"):
+        raise BadEnvironment(f"{name}={raw!r} is not above 0")
+    return number
 
 
 def env_list(name: str, default: str) -> list[str]:

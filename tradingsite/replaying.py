@@ -150,4 +150,4 @@ def replay_session(
     for batch in bars.batches():
         replay_bar(loop, exchange, clock, batch)
     exchange.close_session(clock.now())
-    loop.tick(clock.now())
+    loop.close_session(clock.now())

@@ -22,6 +22,12 @@ def daily_report() -> str:
     return _manage("daily_report", "--book", settings.BOOK, "--missing")
 
 
+def check_drift() -> str:
+    """Hold the champion of the BOOK setting against what it was trained on; returns what the command said, an alarm
+    too: that is a finding, not a failure. Raises CommandFailed."""
+    return _manage("check_drift", "--book", settings.BOOK)
+
+
 def monitors() -> str:
     """Watch the open positions of the account that the BOOK setting names. Raises CommandFailed.
 

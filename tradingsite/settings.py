@@ -14,6 +14,7 @@ from tradingsite.environment import (
     BadEnvironment,
     env_bool,
     env_list,
+    env_number,
     env_str,
     installation_secret,
     read_env_file,
@@ -191,6 +192,11 @@ ALPACA_API_KEY = env_str("ALPACA_API_KEY", "")
 ALPACA_SECRET_KEY = env_str("ALPACA_SECRET_KEY", "")
 ALPACA_FEED = env_str("ALPACA_FEED", "iex")
 ALPACA_DATA_URL = env_str("ALPACA_DATA_URL", "")
+ALPACA_TRADING_URL = env_str("ALPACA_TRADING_URL", "")
+ALPACA_LIVE = env_str("ALPACA_LIVE", "")
+ALPACA_CONNECT_TIMEOUT = env_number("ALPACA_CONNECT_TIMEOUT", 3.0)
+ALPACA_READ_TIMEOUT = env_number("ALPACA_READ_TIMEOUT", 5.0)
+ALPACA_REQUESTS_PER_MINUTE = env_number("ALPACA_REQUESTS_PER_MINUTE", 200)
 
 LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
     # name: (default, help with unit and range, type)

@@ -11,6 +11,7 @@ import numpy as np
 
 from positions.broker.port import (
     Account,
+    Listing,
     Order,
     OrderKind,
     OrderRequest,
@@ -22,7 +23,8 @@ from positions.broker.port import (
 )
 from positions.market.bars import BarBatch, Floats, Universe
 
-_OPENING = frozenset({PositionIntent.BUY_TO_OPEN, PositionIntent.SELL_TO_OPEN})
+#: Intents that make a position or add to one.
+OPENING = frozenset({PositionIntent.BUY_TO_OPEN, PositionIntent.SELL_TO_OPEN})
 
 
 class SimulatedExchange:
@@ -69,7 +71,7 @@ class SimulatedExchange:
     def close_session(self, now: datetime) -> None:
         """The bell: entries that wait expire, exits that wait (no bar came any more) fill at the last known price."""
         for order in [order for order in self._working.values() if order.kind is OrderKind.MARKET]:
-            if self._intent[order.id] in _OPENING:
+            if self._intent[order.id] in OPENING:
                 self._change(replace(order, status=OrderStatus.EXPIRED))
             else:
                 self._fill(order, self._price_of(order.symbol), now)
@@ -119,19 +121,21 @@ class SimulatedExchange:
         return Account(equity=equity, buying_power=max(Decimal(0), equity - exposure))
 
     def _worth_of_entries(self) -> Decimal:
-        entries = [order for order in self._working.values() if self._intent[order.id] in _OPENING]
+        entries = [order for order in self._working.values() if self._intent[order.id] in OPENING]
         return sum(
             (Decimal(f"{self._price_of(order.symbol):.4f}") * order.quantity for order in entries), start=Decimal(0)
         )
 
-    def positions(self) -> dict[str, Position]:
-        return {
-            symbol: Position(symbol, held, abs(held) - self._reserved(symbol), self._price_of(symbol))
-            for symbol, held in self._held.items()
-        }
+    def positions(self) -> Listing[Position]:
+        return Listing(
+            {
+                symbol: Position(symbol, held, abs(held) - self._reserved(symbol), self._price_of(symbol))
+                for symbol, held in self._held.items()
+            }
+        )
 
-    def open_orders(self) -> dict[str, Order]:
-        return {order.client_order_id: order for order in self._working.values()}
+    def open_orders(self) -> Listing[Order]:
+        return Listing({order.client_order_id: order for order in self._working.values()})
 
     def order_by_client_id(self, client_order_id: str) -> Order | None:
         order_id = self._id_of_client_id.get(client_order_id)
@@ -159,6 +163,8 @@ class SimulatedExchange:
             filled_quantity=0,
             filled_price=None,
             filled_at=None,
+            intent=request.intent,
+            created_at=request.created_at,
         )
         self._register(order, request.intent)
         return order
@@ -199,14 +205,14 @@ class SimulatedExchange:
         return sum(
             order.quantity
             for order in self._working.values()
-            if order.symbol == symbol and self._intent[order.id] not in _OPENING
+            if order.symbol == symbol and self._intent[order.id] not in OPENING
         )
 
     def _check_intent(self, request: OrderRequest) -> None:
         held = self._held.get(request.symbol, 0)
-        if request.side is not _SIDE_OF[request.intent]:
+        if request.side is not SIDE_OF[request.intent]:
             raise Rejected(f"position intent mismatch: {request.intent} with side {request.side}")
-        if request.intent in _OPENING:
+        if request.intent in OPENING:
             if held and (held > 0) is not (request.side is OrderSide.BUY):
                 raise Rejected(f"position intent mismatch: {request.intent} while holding {held} {request.symbol}")
             return
@@ -222,17 +228,21 @@ class SimulatedExchange:
     def _check_stop_price(self, symbol: str, side: OrderSide, stop_price: Decimal | None) -> None:
         if stop_price is None:
             return
-        tick = Decimal("0.01") if stop_price >= 1 else Decimal("0.0001")
-        if stop_price <= 0 or stop_price % tick:
+        if stop_price <= 0 or stop_price % tick_of(stop_price):
             raise Rejected(f"invalid stop_price {stop_price}. sub-penny increment")
         market = self._price_of(symbol)
         if float(stop_price) >= market if side is OrderSide.SELL else float(stop_price) <= market:
             raise Rejected(f"stop price {stop_price} is on the wrong side of the market at {market}")
 
 
-_SIDE_OF = {
+SIDE_OF = {
     PositionIntent.BUY_TO_OPEN: OrderSide.BUY,
     PositionIntent.BUY_TO_CLOSE: OrderSide.BUY,
     PositionIntent.SELL_TO_OPEN: OrderSide.SELL,
     PositionIntent.SELL_TO_CLOSE: OrderSide.SELL,
 }
+
+
+def tick_of(price: Decimal) -> Decimal:
+    """The step that prices of orders must be a multiple of."""
+    return Decimal("0.01") if price >= 1 else Decimal("0.0001")

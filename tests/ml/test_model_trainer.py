@@ -10,6 +10,7 @@ from django.conf import settings
 
 from ml.artifact import unseal
 from ml.features import FEATURE_SET, MODEL_FEATURES
+from ml.learners import XGBOOST
 from ml.model_trainer import CannotRetrain, ModelTrainer
 from ml.models import LeakageCheck, MLModel, TradeFeatures
 from ml.words import Gate, ModelStatus
@@ -170,6 +171,19 @@ def test_a_model_trained_again_from_its_manifest_is_the_same_to_the_byte_while_t
     Trade.objects.filter(signal_at__lt=later.signal_at).first().delete()
     with pytest.raises(CannotRetrain, match="767 now, there were 768"):
         ModelTrainer("elsewhere").train_again(model)
+
+
+def test_a_tuned_model_is_trained_again_to_the_byte_and_is_an_attempt_of_its_own(trained):
+    depths = [{**XGBOOST, "max_depth": depth} for depth in (5, 4, 3, 2, 1)]
+    tuner = ModelTrainer("simulated", tuned=depths)
+    tuned = tuner.train_on(tuner.load_training_data())
+    assert tuned.model.artifact_sha256 != trained.model.artifact_sha256
+    assert tuned.model.manifest["parameters"] == depths[-1]
+    assert [fold["parameters"] for fold in tuned.model.folds] == depths
+    assert ModelTrainer("elsewhere").train_again(MLModel.objects.get(pk=tuned.model.pk)) == tuned.model.artifact
+    assert tuned.evaluation["attempts"] == 2
+    assert tuner.train().evaluation["attempts"] == 2
+    assert ModelTrainer("simulated").train().evaluation["attempts"] == 2
 
 
 def test_each_further_candidate_on_the_same_sessions_widens_the_bound_and_the_same_again_does_not(trained):

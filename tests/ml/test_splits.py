@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.splits import WINDOWS, NotEnoughData, rolling_windows
+from ml.splits import WINDOWS, NotEnoughData, inner_window, rolling_windows
 
 MINUTE = np.timedelta64(1, "m")
 
@@ -48,6 +48,25 @@ def test_a_purged_trade_was_still_open_on_the_day_the_next_part_began(drawn):
             assert len(purged) == part.purged
             assert (end[purged] >= following.first.astype("datetime64[us]")).all()
         assert window.test.purged == 0
+
+
+@given(trades())
+def test_the_inner_window_lies_in_the_training_part_and_tests_on_the_validation_part(drawn):
+    session, start, end = drawn
+    for window in rolling_windows(session, end):
+        inner = inner_window(window, session, end)
+        fitted, held_out = inner.train, inner.validation
+        assert inner.test == window.validation
+        assert np.isin(np.concatenate([fitted.rows, held_out.rows]), window.train.rows).all()
+        assert (fitted.first, held_out.last) == (window.train.first, window.train.last)
+        assert fitted.last < held_out.first
+        between = [
+            (part.first <= (days := np.unique(session))) & (days <= part.last) for part in (held_out, inner.test)
+        ]
+        assert between[0].sum() == between[1].sum()
+        for before, after in ((fitted, held_out), (held_out, window.validation), (held_out, window.test)):
+            if len(before.rows) and len(after.rows):
+                assert end[before.rows].max() < start[after.rows].min()
 
 
 @given(trades())

@@ -7,10 +7,10 @@ import pytest
 
 from ml.encoder import Encoder
 from ml.gate import Evidence, gate, may_filter
-from ml.learners import PATIENCE, Examples, Logistic, XGBoost, scorer_from
+from ml.learners import PATIENCE, XGBOOST, Examples, Logistic, XGBoost, scorer_from
 from ml.online import prequential
 from ml.uniqueness import uniqueness
-from ml.walk_forward import WalkForward, judge, learners_of, shuffled_control, walk_forward
+from ml.walk_forward import WalkForward, fit_window, judge, learners_of, shuffled_control, walk_forward
 from ml.words import Algorithm
 from tests.ml.synthetic import training_data
 
@@ -112,7 +112,9 @@ def everything():
 def test_every_learner_is_judged_on_the_same_rows_beside_the_simple_rules(everything):
     data, walk = everything
     evaluation = judge(data, walk, Algorithm.XGBOOST, 7)
-    assert set(evaluation.baselines) == {"lightgbm", "logistic", "river", "majority_class", "best_feature"}
+    assert set(evaluation.baselines) == {
+        "lightgbm", "logistic", "river", "geometry_calibrated", "majority_class", "best_feature",
+    }  # fmt: skip
     assert set(walk.folds[0].fits) == set(Algorithm)
     for algorithm in Algorithm:
         assert len(walk.rule(algorithm).p) == len(walk.test_rows)
@@ -182,6 +184,17 @@ def test_progress_is_told_after_each_window():
     data = training_data(1, sessions=11, per_session=6)
     walk_forward(data, (Logistic(),), 7, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(n, 5) for n in range(1, 6)]
+
+
+def test_a_tuned_learner_of_each_window_takes_the_first_learners_place():
+    data = training_data(1, sessions=40, edge=1.0)
+    tuned = [XGBoost(7, {**XGBOOST, "max_depth": depth}) for depth in range(1, 6)]
+    walk = walk_forward(data, LEARNERS, 7, tuned=tuned)
+    for fold, learner in zip(walk.folds, tuned, strict=True):
+        alone = fit_window(data, fold.window, [learner], 7).fits[Algorithm.XGBOOST]
+        assert fold.fits[Algorithm.XGBOOST].parameters == learner.parameters
+        assert fold.fits[Algorithm.XGBOOST].scorer.to_bytes() == alone.scorer.to_bytes()
+        assert set(fold.fits) == {Algorithm.XGBOOST, Algorithm.LOGISTIC}
 
 
 def test_an_edge_that_decayed_before_the_test_sessions_is_refused():

@@ -1,9 +1,11 @@
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
 from positions.broker.port import (
+    Listing,
     OrderKind,
     OrderRequest,
     OrderSide,
@@ -254,3 +256,52 @@ def test_an_exit_sells_no_more_than_is_held(in_trade):
     assert exits_sent() == [6]
     in_trade.bar(QUIET)
     assert in_trade.held() == 0
+
+
+def test_an_order_found_under_our_id_that_is_not_ours_is_left_alone_and_the_next_id_is_used(world):
+    send, silent = world.exchange.submit, True
+
+    def taken_long_ago(request):
+        nonlocal silent
+        if silent:
+            silent = False
+            world.exchange.cancel(send(replace(request, created_at=request.created_at - timedelta(minutes=1))).id)
+            raise OutcomeUnknown("timed out")
+        return send(request)
+
+    world.execution.enter(trade_plan())
+    world.exchange.open_bar(batch(world.now, QUIET))
+    world.exchange.submit = taken_long_ago
+    world.settle()
+    first, second = OrderIntent.objects.filter(step="stop").order_by("attempt")[:2]
+    assert (first.status, first.broker_order_id) == (IntentStatus.REJECTED, "")
+    assert "another order has its id" in first.error
+    assert (second.status, world.protected()) == (IntentStatus.WORKING, 10)
+
+
+def test_a_working_order_of_the_trade_that_cannot_be_read_is_not_taken_for_absent(in_trade):
+    (stop,) = in_trade.exchange.open_orders().values()
+    in_trade.exchange.open_orders = lambda: Listing({}, frozenset({stop.client_order_id}))
+    in_trade.execution.owed.add("KO")
+    in_trade.execution.resume()
+    assert not in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    assert OrderIntent.objects.count() == 2
+    del in_trade.exchange.open_orders
+    in_trade.bar(QUIET)
+    in_trade.bar(QUIET)
+    assert in_trade.held() == 0
+
+
+def test_news_that_cannot_be_read_are_told_next_time(world):
+    world.execution.enter(trade_plan())
+    world.exchange.open_bar(batch(world.now, QUIET))
+    honest = world.exchange.changed_orders
+
+    def unreachable():
+        raise Unavailable("connection refused")
+
+    world.exchange.changed_orders = unreachable
+    assert not world.execution.take_events()
+    world.exchange.changed_orders = honest
+    world.settle()
+    assert world.protected() == 10

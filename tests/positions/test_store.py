@@ -1,5 +1,6 @@
 """One contract for both stores: what the database's constraints refuse, memory refuses too."""
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -113,15 +114,63 @@ def test_what_has_ended_is_in_the_database_with_all_its_rows(store):
     store.insert(final)
     final.status = ExitStatus.DONE
     store.update(final, "status")
-    trade.status, trade.outcome, trade.exit_reason = TradeStatus.CLOSED, Outcome.LOSS, ExitReason.TIME_LIMIT
-    trade.pnl, trade.exited_at = Decimal(-1), START
-    store.update(trade, "status", "outcome", "exit_reason", "pnl", "exited_at")
+    store.update(closed(trade), "status", "outcome", "exit_reason", "pnl", "exited_at")
     if isinstance(store, MemoryStore):
         store.flush()
     saved = Trade.objects.get()
     assert saved.status == TradeStatus.CLOSED
     assert saved.intents.count() == 1
     assert sorted(saved.exits.values_list("status", flat=True)) == ["done", "superseded"]
+
+
+def entered(trade: Trade) -> Trade:
+    trade.status, trade.entered_at, trade.entry_price = TradeStatus.OPEN, START, trade.planned_entry
+    trade.quantity, trade.risk_per_share = trade.planned_quantity, Decimal(1)
+    return trade
+
+
+def closed(trade: Trade) -> Trade:
+    trade.status, trade.outcome, trade.exit_reason = TradeStatus.CLOSED, Outcome.LOSS, ExitReason.TIME_LIMIT
+    trade.pnl, trade.exited_at = Decimal(-1), START
+    return trade
+
+
+def plan_ended(trade: Trade) -> Trade:
+    trade.plan_outcome, trade.plan_r, trade.plan_exit_reason = Outcome.WIN, 1.98, ExitReason.TARGET
+    trade.plan_ended_at = START + MINUTE
+    return trade
+
+
+def test_a_plan_that_ends_after_its_trade_is_in_the_row_and_leaves_the_next_trade_of_the_symbol_alone(store):
+    first, second = trade_plan(), trade_plan(at=START + MINUTE)
+    store.insert(first)
+    store.update(entered(first), "status", "entered_at", "entry_price", "quantity", "risk_per_share")
+    store.update(closed(first), "status", "outcome", "exit_reason", "pnl", "exited_at")
+    store.insert(second)
+    store.plans_ended([plan_ended(first)])
+    assert store.live["KO"].trade is second
+    if isinstance(store, MemoryStore):
+        store.flush()
+    saved = Trade.objects.get(signal_key=first.signal_key)
+    assert (saved.plan_outcome, saved.plan_r, saved.plan_exit_reason, saved.plan_ended_at) == (
+        Outcome.WIN,
+        1.98,
+        ExitReason.TARGET,
+        START + MINUTE,
+    )
+
+
+def test_a_plan_is_unfinished_from_its_entry_to_its_end_whether_the_trade_is_closed_or_not(store):
+    trade = trade_plan()
+    store.insert(trade)
+    assert store.unfinished_plans(trade.session) == []
+    store.update(entered(trade), "status", "entered_at", "entry_price", "quantity", "risk_per_share")
+    assert store.unfinished_plans(trade.session) == [trade]
+    assert store.unfinished_plans(trade.session + timedelta(days=1)) == []
+    store.update(closed(trade), "status", "outcome", "exit_reason", "pnl", "exited_at")
+    assert store.unfinished_plans(trade.session) == [trade]
+    store.plans_ended([plan_ended(trade)])
+    assert store.unfinished_plans(trade.session) == []
 
 
 def test_after_a_restart_the_live_trades_are_back_with_their_rows():
@@ -147,6 +196,8 @@ def test_after_a_restart_the_live_trades_are_back_with_their_rows():
         {"planned_entry": Decimal(-1), "initial_stop": Decimal(-2)},
         {"outcome": Outcome.WIN},
         {"status": TradeStatus.CLOSED},
+        {"plan_outcome": Outcome.WIN},
+        {"plan_outcome": Outcome.WIN, "plan_r": 1.0, "plan_exit_reason": ExitReason.TARGET, "plan_ended_at": START},
     ],
     ids=str,
 )

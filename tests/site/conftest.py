@@ -5,7 +5,8 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from ml.models import MLModel, Performance, Prediction
+from ml.features import FEATURE_SET
+from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
 from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
 from tests.factories import MLModelFactory, TradeFactory, features_of
 
@@ -92,6 +93,20 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         decision="take",
         latency_us=180,
         predicted_at=at,
+    )
+    LeakageCheck.objects.create(
+        feature_set=FEATURE_SET, checked_at=at, inputs_sha256="0" * 64, points=50, compared=2300, is_clean=True
+    )
+    DriftCheck.objects.create(
+        book=book,
+        model=model,
+        checked_at=at,
+        rows=400,
+        sessions=20,
+        features={"rsi14": {"psi": 0.02, "bound": 0.15, "worth": 210.0, "alarm": False}},
+        errors=350,
+        mean_error=0.004,
+        errors_before=0,
     )
     make_session(book, trade.session)
 

@@ -19,7 +19,7 @@ from tradingsite.kit.words import table
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml"}]
 TABLES = {
     "trades", "position_exits", "stop_moves", "order_intents", "worker_leases", "instruments",
-    "ml_trade_features", "ml_models", "ml_predictions", "ml_performance",
+    "ml_trade_features", "ml_models", "ml_predictions", "ml_drift", "ml_performance",
 }  # fmt: skip
 LOOKED_AT = [model for model in OURS if model is not Instrument]
 
@@ -143,6 +143,14 @@ def test_a_feature_page_shows_every_feature_with_its_unit_and_why_one_is_missing
         assert f">{feature.name}</td>" in page
         assert f">{feature.unit or 'category'}</td>" in page
     assert "missing: no quote" in page
+
+
+def test_a_trades_page_shows_how_its_plan_ended_beside_how_it_did(rows: Trade, owner_client: Client) -> None:
+    early = TradeFactory(outcome="LOSS", exit_reason="time_limit", plan_outcome="WIN")
+    page = owner_client.get(address(Trade, "change", early.pk)).content.decode()
+    shown = page[page.index("Left to its plan") : page.index("What happened to it")]
+    for words in ("WIN", "target", "1.9"):
+        assert words in shown
 
 
 def test_stored_json_is_shown_as_a_table_and_not_as_a_dump(rows: Trade, owner_client: Client) -> None:

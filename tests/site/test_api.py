@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ def api(owner: User) -> APIClient:
 def test_every_table_has_its_address() -> None:
     assert set(LISTS) == {
         "trades", "exits", "stop-moves", "order-intents", "instruments", "leases",
-        "features", "models", "predictions", "performance",
+        "features", "models", "predictions", "performance", "leakage-checks", "drift-checks",
     }  # fmt: skip
 
 
@@ -93,6 +93,14 @@ def test_a_value_that_cannot_be_is_refused_by_name(rows: Trade, api: APIClient) 
     answer = api.get("/api/v1/trades/", {"session": "yesterday"})
     assert answer.status_code == 400
     assert "session" in answer.json()
+
+
+def test_a_trade_tells_how_its_plan_ended(api: APIClient) -> None:
+    early = TradeFactory(outcome="LOSS", exit_reason="time_limit", plan_outcome="WIN")
+    told = api.get(f"/api/v1/trades/{early.pk}/").json()
+    assert (told["outcome"], told["plan_outcome"], told["plan_exit_reason"]) == ("LOSS", "WIN", "target")
+    assert told["plan_r"] == 1.9
+    assert datetime.fromisoformat(told["plan_ended_at"]) == early.plan_ended_at
 
 
 def test_a_list_holds_one_book(rows: Trade, api: APIClient, settings: Any) -> None:

@@ -114,6 +114,7 @@ def in_a_file(folder: Path) -> Path:
         ("rollback_model", {"who": "ada", "why": "x"}),
         ("show_model 20240103-1", {}),
         ("evaluate_model 20240103-1", {}),
+        ("tune_model", {}),
         ("versions", {}),
     ],
 )
@@ -169,6 +170,8 @@ def test_options_take_what_they_mean_and_nothing_else(
         ("tradingsite", ("check_leakage", "--bars", "bars.csv", "--seed", "-1")),
         ("ml", ("train_model", "--seed", "-1")),
         ("ml", ("train_model", "--book", "somebody")),
+        ("ml", ("tune_model", "--trials", "0")),
+        ("ml", ("tune_model", "--workers", "6")),
         ("ml", ("promote_model", "1", "--to", "my book", "--who", "ada", "--why", "x")),
         ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "tomorrow")),
         ("ml", ("evaluate_model", "1", "--from", "tomorrow")),

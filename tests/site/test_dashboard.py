@@ -10,9 +10,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from ml.journal import Journal
-from ml.models import MLModel, Prediction
+from ml.models import DriftCheck, MLModel, Prediction
 from ml.registry import promote
-from ml.words import Gate
+from ml.words import Gate, ModelStatus
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import fill_tables, make_session, permit
@@ -132,15 +132,43 @@ def test_the_candidate_on_trial_is_shown_with_how_far_it_got(rows: Trade, owner_
     assert "shadows: 1 of 200 trades that it scored have closed." in text(owner_client)
 
 
+def drift_check(model: MLModel, **given: Any) -> DriftCheck:
+    values = {"checked_at": model.created_at, "rows": 1400, "sessions": 21, "errors": 1200, "errors_before": 0}
+    return DriftCheck.objects.create(book=model.serving_book, model=model, **{**values, **given})
+
+
+def test_the_champions_last_drift_check_is_told_with_what_it_rests_on(owner_client: Client) -> None:
+    champion = MLModelFactory(champion=True)
+    assert "It was never checked for drift: <code>python manage.py check_drift --book simulated</code>" in text(
+        owner_client
+    )
+    drift_check(champion)
+    assert "1,400 signals of 21 sessions and 1,200 closed predictions: no alarm." in text(owner_client)
+    alarm = drift_check(champion, alarms=["rsi14: PSI 0.400."], stepped_down=True, reason="From filter to shadow.")
+    page = text(owner_client)
+    assert "<strong>rsi14: PSI 0.400. From filter to shadow.</strong>" in page
+    assert f"/admin/ml/driftcheck/{alarm.pk}/change/" in page
+
+
+def test_the_drift_check_of_a_model_that_was_replaced_is_not_shown(owner_client: Client) -> None:
+    drift_check(MLModelFactory(champion=True, book="paper:1", serving_book="simulated"))
+    MLModel.objects.update(status=ModelStatus.ARCHIVED)
+    MLModelFactory(champion=True)
+    assert "It was never checked for drift" in text(owner_client)
+
+
 def test_the_number_of_queries_does_not_grow_with_the_rows(
     rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
+    champion = MLModelFactory(champion=True)
+    drift_check(champion)
     owner_client.get("/admin/")
-    with django_assert_max_num_queries(11) as few:
+    with django_assert_max_num_queries(12) as few:
         owner_client.get("/admin/")
     for n in range(12):
         other = TradeFactory(still_open=True, r_multiple=None)
         fill_tables(other, MLModelFactory())
+        drift_check(champion)
         make_session("simulated", date(2024, 2, 1 + n))
     with django_assert_max_num_queries(len(few.captured_queries)):
         owner_client.get("/admin/")

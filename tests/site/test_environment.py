@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tradingsite.environment import BadEnvironment, env_bool, env_list, installation_secret, read_env_file
+from tradingsite.environment import BadEnvironment, env_bool, env_list, env_number, installation_secret, read_env_file
 
 READ = set(
-    re.findall(r'env_(?:str|bool|list)\(\s*"([A-Z_]+)"', (settings.BASE_DIR / "tradingsite/settings.py").read_text())
+    re.findall(
+        r'env_(?:str|bool|list|number)\(\s*"([A-Z_]+)"', (settings.BASE_DIR / "tradingsite/settings.py").read_text()
+    )
 )
 EXAMPLE = (settings.BASE_DIR / ".env.example").read_text()
 
@@ -51,6 +53,21 @@ def test_a_word_that_is_no_switch_is_refused_by_name(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SWITCH", "perhaps")
     with pytest.raises(BadEnvironment, match="SWITCH='perhaps'"):
         env_bool("SWITCH", True)
+
+
+def test_numbers_have_the_type_of_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (env_number("NUMBER", 5.0), env_number("NUMBER", 200)) == (5.0, 200)
+    monkeypatch.setenv("NUMBER", "2.5")
+    assert env_number("NUMBER", 5.0) == 2.5
+    with pytest.raises(BadEnvironment, match=r"NUMBER='2\.5' is not a number like 200"):
+        env_number("NUMBER", 200)
+
+
+@pytest.mark.parametrize("raw", ["0", "-1", "inf", "nan"])
+def test_a_number_that_is_not_above_0_is_refused(raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBER", raw)
+    with pytest.raises(BadEnvironment, match=f"NUMBER='{raw}' is not above 0"):
+        env_number("NUMBER", 5.0)
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The README is true: its commands and settings are all there are, and its strategy trades."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from django.core.management import get_commands
 from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
+from positions.broker.standin.faults import Fault
+from positions.broker.standin.rules import Rules
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
 from tests.runs import run
@@ -68,3 +71,9 @@ def test_the_strategy_in_the_readme_trades(monkeypatch):
     run(SimulatedMarket(1, seed=3), options=options)
     assert Trade.objects.count() > 10
     assert set(Trade.objects.values_list("side", flat=True)) == {"long"}
+
+
+def test_every_rule_and_fault_of_the_simulated_alpaca_is_in_its_document():
+    document = Path(settings.BASE_DIR, "docs", "alpaca_server.md").read_text()
+    named = set(re.findall(r"`([\w]+)`", document))
+    assert {field.name for field in fields(Rules)} | set(Fault) <= named

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from datetime import time
 from typing import Any
 
 import pytest
@@ -48,6 +49,15 @@ def test_setting_up_starts_nothing_at_once_and_keeps_to_new_york_time() -> None:
 
 def test_every_scheduled_function_can_be_imported() -> None:
     assert all(callable(import_string(job.func)) for job in JOBS.values())
+
+
+def test_the_drift_check_runs_after_the_close_and_before_the_training_of_the_night() -> None:
+    call_command("setup_schedules")
+    check, training = (
+        timezone.localtime(Schedule.objects.get(name=name).next_run).time()
+        for name in ("drift check", "nightly training")
+    )
+    assert time(16, 0) < check < training
 
 
 def test_where_no_account_is_traded_the_monitors_say_that_there_is_nothing_to_watch(settings: Any) -> None:

@@ -1,5 +1,6 @@
 """The base of the read-only API."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -37,11 +38,14 @@ def explain(error: Exception, context: dict[str, Any]) -> Response | None:
 
 @extend_schema_view(list=extend_schema(parameters=[_BOOK]))
 class ReadOnlyViewSet(ReadOnlyModelViewSet[Any]):
-    """Rows of one book, newest first. A query parameter that does not exist is an error, not a filter that is ignored.
+    """Rows of one book, where the table has books, newest first. A query parameter that does not exist is an error, not
+    a filter that is ignored.
 
     Without `book` a list holds the rows of the BOOK setting, so that invented trades never mix with real ones.
     `filterset_fields` names columns that an index serves.
     """
+
+    filterset_fields: Mapping[str, Sequence[str]]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -51,7 +55,7 @@ class ReadOnlyViewSet(ReadOnlyModelViewSet[Any]):
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         found = super().filter_queryset(queryset)
-        if self.detail or self.request.query_params.get("book"):
+        if self.detail or self.request.query_params.get("book") or "book" not in self.filterset_fields:
             return found
         return found.filter(book=settings.BOOK)
 

@@ -9,6 +9,8 @@ from positions.books import is_book
 
 #: Exit status of a command that was given bad input or a bad configuration.
 BAD_CONFIGURATION = 2
+#: Of one whose database cannot be reached.
+NO_DATABASE = 3
 SEEDS = 2**31
 
 
@@ -28,6 +30,12 @@ def book_name(text: str) -> str:
 def seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) >= SEEDS:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 0 to {SEEDS - 1}")
+    return int(text)
+
+
+def number_of_sessions(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 250:
+        raise ArgumentTypeError(f"{text!r} is not a number of sessions from 1 to 250")
     return int(text)
 
 

@@ -36,7 +36,7 @@ def show(result: TrainingResult, console: "Console") -> None:
         show_verdicts(model, console)
 
 
-def summary(book: str, result: TrainingResult | None, promoted: MLModel | None) -> dict[str, Any]:
+def summary(book: str, result: TrainingResult | None, promoted: MLModel | None = None) -> dict[str, Any]:
     """The result for machines; every key is always there, null where there is no model or nothing was due."""
     stored = (
         "version",
@@ -62,20 +62,25 @@ def summary(book: str, result: TrainingResult | None, promoted: MLModel | None) 
     }
 
 
+def add_training_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose trades (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
+    parser.add_argument(
+        "--label",
+        type=Label,
+        choices=list(Label),
+        default=Label.NET,
+        help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
+        "ended them (default: %(default)s)",
+    )
+    add_json_option(parser)
+
+
 class Command(BaseCommand):
     help = "Train a WIN/LOSS model on a book's closed trades, walk forward, and say what it is worth out of sample."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose trades (default: %(default)s)")
-        parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
-        parser.add_argument(
-            "--label",
-            type=Label,
-            choices=list(Label),
-            default=Label.NET,
-            help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
-            "ended them (default: %(default)s)",
-        )
+        add_training_options(parser)
         parser.add_argument(
             "--algorithm",
             type=Algorithm,
@@ -85,7 +90,6 @@ class Command(BaseCommand):
         parser.add_argument(
             "--if-due", action="store_true", help="only if trades have closed that the newest model did not learn from"
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console

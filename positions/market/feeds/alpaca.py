@@ -4,7 +4,6 @@ Bars carry their start. They appear about a second after their minute; late prin
 later (the stream's `updatedBars`). IEX has no bar for a minute without an eligible trade there: it stays missing.
 """
 
-import asyncio
 import json
 import logging
 import queue
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from positions import alpaca_streams
 from positions.clock import Clock
 from positions.market.bar_files import MINUTE, BarRows, Mask, Whole, joined, microseconds
 from positions.market.bars import FIELDS, BarBatch, Floats, Universe
@@ -361,7 +361,7 @@ class AlpacaFeed:
         self._stopping.set()
         self._wake.set()
         if self._stream is not None:
-            _stop(self._stream)
+            alpaca_streams.end(self._stream)
 
     def take(self, seconds: float) -> Arrival | None:
         """The next arrival, waiting so long for it. Raises AlpacaRefused once Alpaca has said no for good."""
@@ -411,7 +411,7 @@ class AlpacaFeed:
         )
         stream.subscribe_bars(self._on_bar, *self._symbols)
         stream.subscribe_updated_bars(self._on_bar, *self._symbols)
-        self._watch(stream)
+        alpaca_streams.watch(stream, self._stopping, self._on_connected, self._on_lost)
         self._stream = stream
         threading.Thread(target=stream.run, name="alpaca-stream", daemon=True).start()
 
@@ -420,31 +420,14 @@ class AlpacaFeed:
         self._messages.put((microseconds(self._clock.now()), bar))
         self._wake.set()
 
-    def _watch(self, stream: "StockDataStream") -> None:
-        """Learn when the stream connects and loses its connection, which the SDK tells nobody."""
-        from websockets.exceptions import WebSocketException
+    def _on_connected(self) -> None:
+        self.stream_problem = ""
+        self.counts.connections += 1
+        self._connected_since = self._clock.now()
 
-        begin, close = stream._start_ws, stream.close
-
-        async def begin_and_tell() -> None:
-            try:
-                if self._stopping.is_set():
-                    await stream.stop_ws()
-                    raise ConnectionAbortedError("the feed was stopped")
-                await begin()
-            except (OSError, ValueError, WebSocketException) as error:
-                self.stream_problem = " ".join(str(error).split())[:200]
-                raise
-            self.stream_problem = ""
-            self.counts.connections += 1
-            self._connected_since = self._clock.now()
-
-        async def tell_and_close() -> None:
-            self._connected_since = None
-            await close()
-
-        stream._start_ws = begin_and_tell  # type: ignore[method-assign]  # the SDK has no hook for it
-        stream.close = tell_and_close  # type: ignore[method-assign]  # nor for this
+    def _on_lost(self, problem: str) -> None:
+        self._connected_since = None
+        self.stream_problem = problem or self.stream_problem
 
     # On the thread that puts minutes together
 
@@ -653,16 +636,3 @@ class _Minute:
 
     def batch(self, start: datetime) -> BarBatch:
         return BarBatch(start, MINUTE, *self.values)
-
-
-def _stop(stream: "StockDataStream") -> None:
-    """End the stream at once: the SDK's own stop waits for up to five seconds for a message."""
-    loop = stream._loop
-    if loop is None or not loop.is_running():
-        return
-
-    async def end() -> None:
-        await stream.stop_ws()
-        await stream.close()
-
-    asyncio.run_coroutine_threadsafe(end(), loop).result(timeout=5)

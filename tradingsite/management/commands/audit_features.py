@@ -24,7 +24,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--session", type=new_york_date, required=True, metavar="D", help="New York date")
         parser.add_argument("--book", type=book_name, default=settings.BOOK, help=f"default {settings.BOOK}")
-        add_file_options(parser, bars_required=False)
+        add_file_options(parser, without_bars="those that fetch_bars or trading stored")
         add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

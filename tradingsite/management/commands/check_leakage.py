@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from tradingsite.bars_options import add_bars_options, open_feed
 from tradingsite.console import console, progress
@@ -18,7 +19,8 @@ class Command(BaseCommand):
     help = (
         "Alter, cut off and shuffle all that comes after a moment (bars, market file, VIX from the session's day on, "
         "and with them the outcomes), run the session again and compare every feature of every signal before it, byte "
-        "by byte. Planted leaks prove that the check can see. Example: manage.py check_leakage --bars bars.parquet. "
+        "by byte. Planted leaks prove that the check can see; no model passes its gate unless this found its features "
+        "clean. Example: manage.py check_leakage --bars bars.parquet. "
         "Exit status: 0 no leak, 1 a leak (named with its signal) or a planted leak missed, 2 bad input."
     )
 
@@ -29,6 +31,8 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        from ml.features import FEATURE_SET
+        from ml.models import LeakageCheck
         from tradingsite import leakage
 
         check_json_file(options["json"])
@@ -53,6 +57,16 @@ class Command(BaseCommand):
             screen.print(f"planted leak: {name}: " + (f"caught at {times} moments" if times else "MISSED"))
         for name in report.not_planted:
             screen.print(f"planted leak: {name}: not possible on these files")
+        LeakageCheck.objects.create(
+            feature_set=FEATURE_SET,
+            checked_at=timezone.now(),
+            inputs_sha256=feed.inputs_sha256,
+            points=report.points,
+            compared=report.compared,
+            is_clean=report.clean,
+            leaks=sorted(leakage.by_feature(report.leaks)),
+            caught=dict(report.caught),
+        )
         if options["json"]:
             write_json(options["json"], asdict(report))
         if not report.clean:

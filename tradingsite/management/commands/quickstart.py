@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from itertools import chain, count
 from typing import Any
 
@@ -11,16 +11,10 @@ from django.core.management.base import BaseCommand
 
 from tradingsite.console import console
 from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
-from tradingsite.kit.options import seed
+from tradingsite.kit.options import number_of_sessions, seed
 
 BOOK = "simulated"
 ADDRESS = "127.0.0.1:8000"
-
-
-def sessions(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 250:
-        raise ArgumentTypeError(f"{text!r} is not a number of sessions from 1 to 250")
-    return int(text)
 
 
 class Command(BaseCommand):
@@ -34,7 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--no-serve", action="store_true", help="end when the report is written")
-        parser.add_argument("--sessions", type=sessions, default=30, help="trading days (default 30)")
+        parser.add_argument("--sessions", type=number_of_sessions, default=30, help="trading days (default 30)")
         parser.add_argument("--seed", type=seed, default=7, help="of the market and the training (default 7)")
         add_json_option(parser)
 

@@ -20,6 +20,7 @@ class Job:
 
 JOBS = {
     "daily report": Job("tradingsite.schedules.daily_report", "15 16 * * 1-5"),
+    "drift check": Job("tradingsite.schedules.check_drift", "30 16 * * 1-5"),
     "nightly training": Job("tradingsite.schedules.train", "0 18 * * 1-5"),
     # Only failures are kept: a success a minute would push the other jobs' results out of the table.
     "monitors": Job("tradingsite.schedules.monitors", "* * * * *", "q_options={'save': False}"),
@@ -28,8 +29,8 @@ JOBS = {
 
 class Command(BaseCommand):
     help = (
-        "Schedule nightly training, the daily report and the monitors (New York time). Run `qcluster` to have them "
-        "done. Example: python manage.py setup_schedules"
+        "Schedule the daily report, the drift check, nightly training and the monitors (New York time). Run `qcluster` "
+        "to have them done. Example: python manage.py setup_schedules"
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,101 @@
+"""`tune_model`: choose parameters inside each walk-forward window, then train and judge as train_model does."""
+
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import IO, Any, cast
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from ml.learners import XGBOOST
+from ml.management.commands.train_model import add_training_options, show, summary
+from ml.model_trainer import ModelTrainer
+from ml.splits import WINDOWS, NotEnoughData
+from ml.tables import tuning_table
+from ml.tuning import TRIALS, Search, Storage, StorageFailed, Tuned, WorkerFailed, searches, tune
+from positions.leases import LeaseTaken, held, renew
+from tradingsite.kit.json_file import check_json_file, write_json
+from tradingsite.kit.options import NO_DATABASE, bad_input
+
+#: How long a trial may take before another process may go on with the search.
+LEASE = timedelta(minutes=10)
+GOES_ON = "What was tried is kept: run the same command again and it goes on from there."
+
+
+def trials(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 10_000:
+        raise ArgumentTypeError(f"{text!r} is not a number of trials from 1 to 10000")
+    return int(text)
+
+
+class Command(BaseCommand):
+    help = (
+        "Choose the model's parameters (Optuna's TPE, pruned), then train and judge it as train_model does. Each "
+        "walk-forward window has a search of its own, which sees only the window's training part. "
+        "An interrupted search goes on where it was. Example: manage.py tune_model --trials 50 --workers 2"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_training_options(parser)
+        parser.add_argument(
+            "--trials", type=trials, default=TRIALS, help="of each window, those of earlier runs counted (default 30)"
+        )
+        parser.add_argument(
+            "--workers",
+            type=int,
+            choices=range(1, WINDOWS + 1),
+            default=1,
+            help="processes; each searches whole windows, so their number changes no trial (default 1)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from rich.console import Console
+
+        book, seed, label = options["book"], options["seed"], options["label"]
+        check_json_file(options["json"])
+        data = ModelTrainer(book, seed, label).load_training_data()
+        try:
+            jobs = searches(data, f"{book}, {label}, {data.data_hash}", seed, options["trials"])
+        except NotEnoughData:
+            jobs = []  # training says what is missing
+        tuned = self._search(book, jobs, options["workers"]) if jobs else []
+        chosen = {each.window: each.parameters for each in tuned}
+        windows = [chosen.get(number, XGBOOST) for number in range(1, WINDOWS + 1)]
+        result = ModelTrainer(book, seed, label, tuned=windows).train_on(data)
+
+        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        if tuned:
+            screen.print(tuning_table(tuned))
+        show(result, screen)
+        if options["json"]:
+            write_json(options["json"], summary(book, result) | {"tuning": [asdict(each) for each in tuned]})
+
+    @staticmethod
+    def _search(book: str, jobs: Sequence[Search], workers: int) -> list[Tuned]:
+        """Where each window stands in the end. Raises CommandError."""
+        from rich.console import Console
+        from rich.progress import Progress
+
+        terminal = Console(stderr=True, highlight=False)
+        standing: dict[int, Tuned] = {}
+        try:
+            with (
+                held(book, "tune_model", LEASE) as lease,
+                Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar,
+            ):
+                task = bar.add_task("Trials", total=sum(job.trials for job in jobs))
+                for each in tune(Storage.of(connection.settings_dict), jobs, workers):
+                    renew(lease, datetime.now(UTC), LEASE)
+                    standing[each.window] = each
+                    bar.update(task, completed=sum(job.trials for job in standing.values()))
+                    if not terminal.is_terminal and each.trials >= jobs[0].trials:
+                        terminal.print(f"Window {each.window} of {WINDOWS}: {each.trials} trials.", soft_wrap=True)
+        except LeaseTaken as taken:
+            raise bad_input(str(taken)) from taken
+        except StorageFailed as failed:
+            raise CommandError(f"The database failed: {failed}. {GOES_ON}", returncode=NO_DATABASE) from failed
+        except WorkerFailed as failed:
+            raise CommandError(f"Tuning stopped: {failed}. {GOES_ON}") from failed
+        return [standing[window] for window in sorted(standing)]

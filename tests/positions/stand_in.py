@@ -1,0 +1,126 @@
+"""The simulated Alpaca in a thread, on a market drawn by hand, and the real SDK that talks to it."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import requests
+from alpaca.trading.client import TradingClient
+from alpaca.trading.enums import OrderSide, TimeInForce
+from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopOrderRequest
+
+from positions.broker.server import AlpacaServer
+from positions.broker.standin.faults import Fault
+from positions.broker.standin.rules import Rules, changed
+from positions.market.bars import SessionBars, Universe
+from positions.market.calendar import sessions_between
+from positions.market.feeds import VixHistory
+from positions.words import Feed
+
+DAYS = (date(2025, 5, 9), date(2025, 5, 14))  # Friday warms up, Monday is traded, Tuesday and Wednesday follow
+OPEN = datetime(2025, 5, 12, 13, 30, tzinfo=UTC)
+CLOSE = datetime(2025, 5, 12, 20, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SYMBOLS = ("KO", "F", "SPY")
+PRICES = (100.0, 10.0, 500.0)
+RULES = changed(Rules(), {"spread": 0, "rate_limit": 0})
+
+Prices = tuple[float, float, float, float]
+
+
+class DrawnMarket:
+    """Flat at 100 (KO), 10 (F) and 500 (SPY), with the bars of Monday's first minutes as drawn (a `ReplayFeed`)."""
+
+    name = Feed.SIMULATED
+    length = MINUTE
+    universe = Universe(SYMBOLS, ("",) * 3, ("",) * 3, (True, True, False), 2)
+    vix: VixHistory | None = None
+
+    def __init__(self, ko: Sequence[Prices | None] = ()) -> None:
+        self._ko = ko
+
+    def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
+        for session in sessions_between(*DAYS):
+            values = np.empty((6, (session.close - session.open) // MINUTE, 3))
+            values[:4] = PRICES
+            values[4], values[5] = 1000.0, np.nan
+            if session.open == OPEN:
+                for minute, bar in enumerate(self._ko):
+                    values[:4, minute, 0] = np.nan if bar is None else bar
+            yield SessionBars(session, MINUTE, self.universe, values), session.open >= OPEN
+
+
+class StandIn:
+    """A server on a free port; use as a context manager. `reset` gives each test a market and rules of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._ko: Sequence[Prices | None] = ()
+        self.server = AlpacaServer(lambda: DrawnMarket(self._ko), RULES)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.origin = f"http://127.0.0.1:{self._run(self.server.start('127.0.0.1', 0))}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run(self.server.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+
+    # What a test does to it
+
+    def reset(self, ko: Sequence[Prices | None] = (), at: datetime = OPEN, **rules: object) -> None:
+        self._ko = ko
+        self.control("POST", "reset", rules)
+        self.go(to=at)
+
+    def go(self, seconds: float | None = None, to: datetime | None = None) -> None:
+        """Move the clock."""
+        self.control("POST", "clock", {"seconds": seconds} if to is None else {"to": to.isoformat()})
+
+    def arm(self, fault: Fault, route: str, count: int | None = 1, seconds: float | None = None) -> None:
+        self.control("POST", "faults", {"fault": fault, "route": route, "count": count, "seconds": seconds})
+
+    def set(self, **rules: object) -> None:
+        self.control("PATCH", "rules", rules)
+
+    def control(self, method: str, path: str, body: object = None) -> requests.Response:
+        response = requests.request(method, f"{self.origin}/control{path and f'/{path}'}", json=body, timeout=5)
+        response.raise_for_status()
+        return response
+
+    def client(self, **options: Any) -> TradingClient:
+        client = TradingClient("key", "secret", paper=True, url_override=self.origin, **options)
+        client._retry = 0
+        return client
+
+
+def market(symbol: str, quantity: float, side: OrderSide = OrderSide.BUY, **more: Any) -> MarketOrderRequest:
+    tif = more.pop("tif", TimeInForce.DAY)
+    return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=tif, **more)
+
+
+def limit(
+    symbol: str, quantity: float, price: float, side: OrderSide = OrderSide.BUY, **more: Any
+) -> LimitOrderRequest:
+    return LimitOrderRequest(
+        symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.DAY, limit_price=price, **more
+    )
+
+
+def stop(symbol: str, quantity: float, price: float, side: OrderSide = OrderSide.SELL, **more: Any) -> StopOrderRequest:
+    return StopOrderRequest(
+        symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.GTC, stop_price=price, **more
+    )

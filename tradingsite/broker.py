@@ -1,0 +1,47 @@
+"""The account at Alpaca that a book stands for, from the settings. Paper, unless two settings say otherwise."""
+
+import re
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from tradingsite.kit.options import bad_input
+
+if TYPE_CHECKING:
+    from positions.broker.alpaca import AlpacaBroker, TradingAccess
+    from positions.clock import Clock
+
+#: What ALPACA_LIVE must be before an order goes to a real account.
+ACCEPTANCE = "I_ACCEPT_REAL_ORDERS"
+LIVE_WARNING = "[bold red]LIVE ACCOUNT: orders are real, and so is the money.[/]"
+
+
+def trading_access(book: str) -> "TradingAccess":
+    """The way to the account of a `paper:` or `live:` book; any other book gets the paper account of the keys.
+
+    Raises CommandError (status 2) for missing keys, for a live book that nobody accepted and for a malformed address.
+    """
+    from positions.broker.alpaca import TradingAccess
+
+    live = book.startswith("live:")
+    if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
+        raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
+    if live and settings.ALPACA_LIVE != ACCEPTANCE:
+        raise bad_input(
+            f"BOOK={book} trades real money; set ALPACA_LIVE={ACCEPTANCE} too, or use a book paper:<account>."
+        )
+    origin = settings.ALPACA_TRADING_URL.rstrip("/")
+    if origin and not re.fullmatch(r"https?://[^/\s]+", origin):
+        raise bad_input(f"ALPACA_TRADING_URL={origin} is not an origin; use something like http://127.0.0.1:9000.")
+    return TradingAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, live, origin)
+
+
+def alpaca_broker(access: "TradingAccess", clock: "Clock") -> "AlpacaBroker":
+    from positions.broker.alpaca import AlpacaBroker
+
+    return AlpacaBroker(
+        access,
+        clock,
+        timeouts=(settings.ALPACA_CONNECT_TIMEOUT, settings.ALPACA_READ_TIMEOUT),
+        requests_a_minute=settings.ALPACA_REQUESTS_PER_MINUTE,
+    )
