@@ -35,7 +35,7 @@ from positions.broker.port import (
 from positions.clock import Clock
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
-from positions.store import Duplicate, LiveTrade, Row, Store, StoreUnavailable
+from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
 from positions.words import (
     ExitReason,
     ExitStatus,
@@ -90,6 +90,11 @@ class ReadFills:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadChanges:
+    """Answered with the orders that changed since the last time, oldest first: [Order]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """A moment for the broker to set shares free that a cancelled order held."""
 
@@ -103,8 +108,9 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    row: Row
-    fields: tuple[str, ...]
+    """All of them or none."""
+
+    changes: tuple[Change, ...]
 
 
 #: An entry that has not filled by then is given up.
@@ -126,7 +132,7 @@ MOST_STOPS = 24
 #: Share of the planned risk that must lie between fill and stop for that distance to be the trade's R.
 LEAST_RISK = Decimal("0.25")
 
-BrokerStep = ReadPositions | ReadOrders | ReadFills | FindOrder | Send | Replace | Cancel
+BrokerStep = ReadPositions | ReadOrders | ReadFills | ReadChanges | FindOrder | Send | Replace | Cancel
 Step = BrokerStep | Wait | Insert | Update
 Steps = Generator[Step, Any, None]
 
@@ -143,6 +149,18 @@ _OVER = (IntentStatus.FILLED, IntentStatus.CANCELLED, IntentStatus.REPLACED, Int
 _OPEN_QUESTIONS = (IntentStatus.INTENDED, IntentStatus.UNKNOWN)
 _PROTECTING = (IntentStep.STOP, IntentStep.MOVE)
 _CLOSING = (IntentStep.STOP, IntentStep.MOVE, IntentStep.EXIT)
+_EXIT_FIELDS = ("status", "finished_at", "exit_price", "pnl", "r_multiple", "hold_seconds")
+_RESULT_FIELDS = (
+    "exit_price",
+    "exited_at",
+    "fees",
+    "pnl",
+    "r_multiple",
+    "outcome",
+    "status",
+    "exit_reason",
+    "unprotected_seconds",
+)
 _ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price", "finished_at", "error")
 
 
@@ -194,7 +212,7 @@ class Execution:
     def take_events(self) -> bool:
         """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
         try:
-            changed = self._broker.changed_orders()
+            changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=None, error=str(error))
             return False
@@ -274,8 +292,8 @@ class Execution:
 
     def _perform(self, step: Step) -> Any:
         match step:
-            case Update(row, fields):
-                return self._store.update(row, *fields)
+            case Update(changes):
+                return self._store.update_all(changes)
             case Insert(rows):
                 return self._store.insert(*rows)
             case Wait():
@@ -291,6 +309,8 @@ class Execution:
                 return self._broker.open_orders()
             case ReadFills(after):
                 return self._broker.activities(after)
+            case ReadChanges():
+                return self._broker.changed_orders()
             case Send(request):
                 return self._broker.submit(request)
             case Cancel(order_id):
@@ -317,7 +337,7 @@ class Execution:
             if intent.step == IntentStep.ENTRY
         ):
             mine.trade.status = TradeStatus.CANCELLED
-            yield Update(mine.trade, ("status",))
+            yield _update(mine.trade, ("status",))
 
     def _entry_filled(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         trade = mine.trade
@@ -332,7 +352,7 @@ class Execution:
             trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
             trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
             mine.unprotected_since = mine.unprotected_since or self._clock.now()
-            yield Update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            yield _update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
             for listener in self.entered_listeners:
                 listener(trade)
             if trade.status == TradeStatus.OPEN:
@@ -352,12 +372,17 @@ class Execution:
             quantity=trade.quantity,
         )
         yield Insert((claimed,))
-        trade.status = TradeStatus.EXITING
-        yield Update(trade, ("status",))
+        yield from self._leaving(trade)
         for intent in list(mine.intents):
             if intent.status in _OPEN_QUESTIONS:
                 yield from self._look_up(mine, intent)
         yield from self._exit(mine)
+
+    @staticmethod
+    def _leaving(trade: Trade) -> Steps:
+        if trade.status != TradeStatus.EXITING:
+            trade.status = TradeStatus.EXITING
+            yield _update(trade, ("status",))
 
     def _exit(self, mine: LiveTrade) -> Steps:
         """One pass over an exit; run again until the position is flat. The order of work is the whole safety: every
@@ -405,8 +430,7 @@ class Execution:
                     and intent.status in _OPEN_QUESTIONS
                     and self._cannot_move(mine, intent)
                 ):
-                    yield from self._note_failure(intent, IntentStatus.CANCELLED, "the trade was left instead")
-                    yield from self._move_refused(mine)
+                    yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "the trade was left instead")
                 if intent.status in _OVER:
                     break
                 yield Wait()
@@ -463,6 +487,11 @@ class Execution:
         self.owed.add(trade.symbol)
         yield from self._end_stops(mine)
         quantity = _rest(mine) - mine.sold_by_others
+        if quantity <= 0 or mine.missing_since is not None:
+            held, _ = yield from self._held(mine)
+            if not held:
+                yield from self._missing(mine)
+                return
         unended = any(i.step in _PROTECTING and i.status not in _OVER for i in mine.intents)
         if trade.status not in LIVE_STATUSES or quantity <= 0 or unended:
             return
@@ -552,7 +581,7 @@ class Execution:
             order = yield Replace(old.broker_order_id, intent.stop_price, intent.client_order_id)
         except NotNow as error:
             intent.status, intent.error = IntentStatus.INTENDED, str(error)[:300]
-            yield Update(intent, _ORDER_FIELDS)
+            yield _update(intent, _ORDER_FIELDS)
             mine.move_again_at = self._clock.now() + MOVE_PAUSE
             self.owed.add(mine.trade.symbol)
             return
@@ -561,21 +590,19 @@ class Execution:
             if made is not None:
                 yield from self._order_changed(mine, intent, made)
                 return
-            yield from self._note_failure(intent, IntentStatus.REJECTED, error)
-            yield from self._move_refused(mine)
+            yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
             self.owed.add(mine.trade.symbol)
             return
         except BrokerError as error:
-            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
             self.owed.add(mine.trade.symbol)
             return
         if order.client_order_id == old.client_order_id:  # it stood there already
-            yield from self._note_failure(intent, IntentStatus.CANCELLED, "the stop had this price")
-            yield from self._stop_confirmed(mine, intent, intent.stop_price)
+            intent.status, intent.finished_at = IntentStatus.CANCELLED, self._clock.now()
+            yield Update(((intent, _ORDER_FIELDS), *self._stop_confirmed(mine, intent)))
             return
         old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
-        yield Update(old, _ORDER_FIELDS)
-        yield from self._adopt(mine, intent, order)
+        yield from self._adopt(mine, intent, order, old)
 
     @staticmethod
     def _moved_from(mine: LiveTrade, intent: OrderIntent) -> OrderIntent:
@@ -587,21 +614,17 @@ class Execution:
         old = self._moved_from(mine, intent)
         return old.status in _OVER and old.status != IntentStatus.REPLACED
 
-    def _move_refused(self, mine: LiveTrade) -> Steps:
-        for move in mine.moves:
-            if move.status == StopMoveStatus.OWED:
-                move.status = StopMoveStatus.REFUSED
-                yield Update(move, ("status",))
-
-    def _stop_confirmed(self, mine: LiveTrade, intent: OrderIntent, stop: Decimal) -> Steps:
+    def _stop_confirmed(self, mine: LiveTrade, intent: OrderIntent) -> tuple[Change, ...]:
         """The broker holds this stop now: the trade says so, and a move that was owed is done."""
-        trade = mine.trade
+        trade, stop = mine.trade, intent.stop_price
         trade.stop_price, trade.breakeven_set = stop, trade.breakeven_set or intent.step == IntentStep.MOVE
-        yield Update(trade, ("stop_price", "breakeven_set", "unprotected_seconds"))
-        for move in mine.moves:
-            if move.status == StopMoveStatus.OWED and move.new_stop == stop:
-                move.status, move.confirmed_at = StopMoveStatus.CONFIRMED, self._clock.now()
-                yield Update(move, ("status", "confirmed_at"))
+        done = [move for move in mine.moves if move.status == StopMoveStatus.OWED and move.new_stop == stop]
+        for move in done:
+            move.status, move.confirmed_at = StopMoveStatus.CONFIRMED, self._clock.now()
+        return (
+            (trade, ("stop_price", "breakeven_set", "unprotected_seconds")),
+            *((move, ("status", "confirmed_at")) for move in done),
+        )
 
     # -- taking up what was broken off
 
@@ -614,9 +637,7 @@ class Execution:
         if trade.status == TradeStatus.ENTERING:
             yield from self._cancelled_without_entry(mine)
         elif trade.status in LIVE_STATUSES and mine.exit is not None:
-            if trade.status != TradeStatus.EXITING:
-                trade.status = TradeStatus.EXITING
-                yield Update(trade, ("status",))
+            yield from self._leaving(trade)
             yield from self._exit(mine)
         elif trade.status == TradeStatus.OPEN:
             yield from self._protect(mine)
@@ -627,21 +648,8 @@ class Execution:
         for intent in mine.intents:
             if intent.step == IntentStep.ENTRY and intent.filled_quantity > trade.quantity:
                 yield from self._entry_filled(mine, intent)
-            elif intent.step == IntentStep.MOVE and intent.status == IntentStatus.WORKING:
-                yield from self._confirm_again(mine, intent)
         if trade.status in LIVE_STATUSES and trade.quantity > 0 and _rest(mine) <= 0:
             yield from self._flat(mine)
-
-    def _confirm_again(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
-        """A move that is done, though its record was interrupted."""
-        assert intent.stop_price is not None
-        old = self._moved_from(mine, intent)
-        if old.status not in _OVER:
-            old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
-            yield Update(old, _ORDER_FIELDS)
-        owed = any(move.status == StopMoveStatus.OWED and move.new_stop == intent.stop_price for move in mine.moves)
-        if owed or mine.trade.stop_price != intent.stop_price:
-            yield from self._stop_confirmed(mine, intent, intent.stop_price)
 
     def _look_up(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         """Ask the broker for an order by its id. One that is not there is sent again under the same id, unless its
@@ -654,7 +662,7 @@ class Execution:
         elif intent.step == IntentStep.MOVE:
             yield from self._move_not_there(mine, intent)
         elif intent.step == IntentStep.ENTRY and self._clock.now() - intent.created_at > ENTRY_PATIENCE:
-            yield from self._note_failure(intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
+            yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
         elif intent.step == IntentStep.ENTRY or intent.quantity <= _rest(mine):
             yield from self._send(mine, intent)
         else:
@@ -665,9 +673,7 @@ class Execution:
         if self._clock.now() - intent.created_at < VISIBLE_WITHIN:
             self.owed.add(mine.trade.symbol)
             return
-        yield from self._note_failure(intent, IntentStatus.REJECTED, "it never reached the broker")
-        if intent.step == IntentStep.MOVE:
-            yield from self._move_refused(mine)
+        yield from self._note_failure(mine, intent, IntentStatus.REJECTED, "it never reached the broker")
 
     def _move_not_there(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         old = self._moved_from(mine, intent)
@@ -721,27 +727,25 @@ class Execution:
         except Rejected as error:
             order = yield FindOrder(intent.client_order_id)
             if order is None:
-                yield from self._note_failure(intent, IntentStatus.REJECTED, error)
+                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
             else:  # sent before, by us or by somebody else
                 yield from self._order_changed(mine, intent, order)
         except BrokerError as error:
-            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
             self.owed.add(mine.trade.symbol)
         else:
             yield from self._adopt(mine, intent, order)
             yield from self._order_changed(mine, intent, order)
 
-    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
-        """The broker has the order: say so in the journal."""
+    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order, replaced: OrderIntent | None = None) -> Steps:
+        """The broker has the order: say so in the journal. A stop that was accepted was in force, whatever came."""
         intent.broker_order_id, intent.status = order.id, IntentStatus.WORKING
-        yield Update(intent, _ORDER_FIELDS)
-        if order.status.is_final:
-            return
-        if intent.step == IntentStep.EXIT:
+        changes: list[Change] = [(each, _ORDER_FIELDS) for each in (replaced, intent) if each is not None]
+        if intent.step in _CLOSING and not order.status.is_final:
             self._protected_until(mine, self._clock.now())
-        elif intent.step in _PROTECTING and intent.stop_price is not None:
-            self._protected_until(mine, self._clock.now())
-            yield from self._stop_confirmed(mine, intent, intent.stop_price)
+        if intent.step in _PROTECTING and order.status is not OrderStatus.REJECTED:
+            changes += self._stop_confirmed(mine, intent)
+        yield Update(tuple(changes))
 
     @staticmethod
     def _protected_until(mine: LiveTrade, moment: datetime) -> None:
@@ -751,11 +755,17 @@ class Execution:
             mine.unprotected_since = None
             mine.alarmed = False
 
-    def _note_failure(self, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+    def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+        """A move that came to nothing is refused with its order."""
         intent.status, intent.error = status, str(error)[:300]
+        changes: list[Change] = [(intent, _ORDER_FIELDS)]
         if status in _OVER:
             intent.finished_at = self._clock.now()
-        yield Update(intent, _ORDER_FIELDS)
+            if intent.step == IntentStep.MOVE:
+                for move in [each for each in mine.moves if each.status == StopMoveStatus.OWED]:
+                    move.status = StopMoveStatus.REFUSED
+                    changes.append((move, ("status",)))
+        yield Update(tuple(changes))
 
     def _cancel_working(self, mine: LiveTrade, steps: tuple[IntentStep, ...]) -> Steps:
         for intent in mine.intents:
@@ -770,7 +780,7 @@ class Execution:
             yield Cancel(intent.broker_order_id)
         except BrokerError as error:
             intent.error = str(error)[:300]
-            yield Update(intent, ("error",))
+            yield _update(intent, ("error",))
             self.owed.add(mine.trade.symbol)
 
     def _intent_of(self, order: Order) -> tuple[LiveTrade | None, OrderIntent | None]:
@@ -786,7 +796,7 @@ class Execution:
                 log.error(
                     "order_is_not_ours", order=order.client_order_id, why=stranger, todo="look at it at the broker"
                 )
-                yield from self._note_failure(intent, IntentStatus.REJECTED, f"another order has its id: {stranger}")
+                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, f"not ours: {stranger}")
                 self.owed.add(mine.trade.symbol)
                 return
             yield from self._adopt(mine, intent, order)
@@ -799,7 +809,7 @@ class Execution:
             intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price
         if order.status.is_final:
             intent.finished_at = order.filled_at or self._clock.now()
-        yield Update(intent, _ORDER_FIELDS)
+        yield _update(intent, _ORDER_FIELDS)
         if intent.step == IntentStep.ENTRY and news:
             yield from self._entry_filled(mine, intent)
         yield from self._cancelled_without_entry(mine)
@@ -857,21 +867,9 @@ class Execution:
             claimed.finished_at, claimed.exit_price = trade.exited_at, trade.exit_price
             claimed.pnl, claimed.r_multiple = trade.pnl, trade.r_multiple
             claimed.hold_seconds = (trade.exited_at - trade.entered_at).total_seconds()
-            yield Update(claimed, ("status", "finished_at", "exit_price", "pnl", "r_multiple", "hold_seconds"))
-        yield Update(
-            trade,
-            (
-                "exit_price",
-                "exited_at",
-                "fees",
-                "pnl",
-                "r_multiple",
-                "outcome",
-                "status",
-                "exit_reason",
-                "unprotected_seconds",
-            ),
-        )
+            yield Update(((claimed, _EXIT_FIELDS), (trade, _RESULT_FIELDS)))
+        else:
+            yield _update(trade, _RESULT_FIELDS)
         self._over(trade)
 
     def _sold_by_others(self, mine: LiveTrade) -> Generator[Step, Any, tuple[Decimal, datetime]]:
@@ -900,6 +898,10 @@ class Execution:
 
 def _finished(intent: OrderIntent) -> tuple[datetime, int]:
     return intent.finished_at or intent.created_at, intent.attempt
+
+
+def _update(row: Row, fields: tuple[str, ...]) -> Update:
+    return Update(((row, fields),))
 
 
 def _rest(mine: LiveTrade) -> int:

@@ -3,7 +3,7 @@
 Both keep the live trades and the journal of their orders in memory, so that a tick without news costs no query.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,6 +18,8 @@ from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove,
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
+#: A row and the fields of it that are to be saved.
+Change = tuple[Row, tuple[str, ...]]
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
 _OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
@@ -94,6 +96,10 @@ class Store(Protocol):
 
     def update(self, row: Row, *fields: str) -> None:
         """Save fields of a row."""
+        ...
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        """All of them or none."""
         ...
 
     def reload(self, symbol: str) -> Trade | None:
@@ -213,12 +219,17 @@ class OrmStore:
             raise Duplicate(f"{trade.signal_key} has {journaled} orders in its journal, {known} are known here")
 
     def update(self, row: Row, *fields: str) -> None:
-        values = {name: getattr(row, name) for name in fields}
-        with _reaching_the_database():
-            saved = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk).update(**values)
-        if not saved:
-            raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
-        _detach(self.live, row)
+        self.update_all([(row, fields)])
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        with _reaching_the_database(), transaction.atomic():
+            for row, fields in changes:
+                values = {name: getattr(row, name) for name in fields}
+                allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
+                if not allowed.update(**values):
+                    raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
+        for row, _ in changes:
+            _detach(self.live, row)
 
     def reload(self, symbol: str) -> Trade | None:
         mine = self.live.get(symbol)
@@ -289,9 +300,13 @@ class MemoryStore:
         taken.add(key)
 
     def update(self, row: Row, *fields: str) -> None:
-        ended = _detach(self.live, row)
-        if ended is not None:
-            self._ended.append(ended)
+        self.update_all([(row, fields)])
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        for row, _ in changes:
+            ended = _detach(self.live, row)
+            if ended is not None:
+                self._ended.append(ended)
 
     def session_pnl(self, day: date) -> Decimal:
         results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)

@@ -291,7 +291,7 @@ def test_an_order_found_under_our_id_that_is_not_ours_is_left_alone_and_the_next
     world.settle()
     first, second = OrderIntent.objects.filter(step="stop").order_by("attempt")[:2]
     assert (first.status, first.broker_order_id) == (IntentStatus.REJECTED, "")
-    assert "another order has its id" in first.error
+    assert "not ours" in first.error
     assert (second.status, world.protected()) == (IntentStatus.WORKING, 10)
 
 
