@@ -155,8 +155,11 @@ def may_filter(evidence: Evidence) -> tuple[bool, list[str]]:
     if calibrated is not None:
         saved = _not_above_zero("Improvement in log-loss over geometry calibrated", calibrated.turned())
         reasons += [saved] if saved else []
-    if not evaluation.n_taken:
-        reasons.append(f"Costs eat it: none of the {evaluation.n} trades would have been let through.")
+    if evaluation.n_taken < LEAST_OF_A_CLASS:
+        reasons.append(
+            f"Costs eat it: {evaluation.n_taken} of {evaluation.n} trades would be let through; {LEAST_OF_A_CLASS} are "
+            "needed to say what they earn."
+        )
     elif evaluation.mean_r_taken is not None and evaluation.mean_r_taken <= 0:
         reasons.append(
             f"Costs eat it: the {evaluation.n_taken} trades it would let through make {evaluation.mean_r_taken:+.3f} R "

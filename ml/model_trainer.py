@@ -18,7 +18,7 @@ from ml.artifact import Artifact, fingerprint, seal
 from ml.drift import reference_of
 from ml.evaluation import Estimate, Evaluation, SessionBootstrap, ShuffledControl, compared_log_loss
 from ml.features import FEATURE_SET
-from ml.gate import Evidence, gate, in_one_sentence, is_worse, may_filter
+from ml.gate import Evidence, gate, in_one_sentence, may_filter
 from ml.learners import PATIENCE, ROUNDS, XGBOOST, Examples, XGBoost, XGBoostScorer
 from ml.models import LeakageCheck, MLModel
 from ml.predictor import ModelUnusable, Predictor
@@ -28,7 +28,17 @@ from ml.statistics import best_of_nothing, probabilistic_sharpe, sharpe_per_trad
 from ml.training_data import TrainingData
 from ml.training_rows import load_training_data
 from ml.uniqueness import uniqueness
-from ml.walk_forward import Fit, Fold, Progress, WalkForward, judge, learners_of, shuffled_control, walk_forward
+from ml.walk_forward import (
+    Fit,
+    Fold,
+    Progress,
+    WalkForward,
+    candidate,
+    judge,
+    learners_of,
+    shuffled_control,
+    walk_forward,
+)
 from ml.words import Algorithm, Gate, Label
 
 
@@ -135,11 +145,11 @@ class ModelTrainer:
         """What is known of a learner, and both verdicts. Without a name it is XGBoost, or the linear baseline where
         that is shown to be better."""
         earlier = self._earlier_attempts(data, walk)
-        asked = algorithm or Algorithm.XGBOOST
-        evaluation = self.evaluate_model(data, walk, asked, len(earlier) + 1)
-        if algorithm is None and is_worse(evaluation.worse_than[Algorithm.LOGISTIC]):
-            asked = Algorithm.LOGISTIC
-            evaluation = self.evaluate_model(data, walk, asked, len(earlier) + 1)
+        attempts = len(earlier) + 1
+        if algorithm is None:
+            asked, evaluation = candidate(data, walk, self.seed, attempts)
+        else:
+            asked, evaluation = algorithm, self.evaluate_model(data, walk, algorithm, attempts)
         evidence = Evidence(
             evaluation,
             shuffled=self._shuffled(data, walk, asked),

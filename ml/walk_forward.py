@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ml.calibration import Calibrator, fit_calibrator, fit_platt
 from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rule, ShuffledControl, auc, evaluate
+from ml.gate import is_worse
 from ml.learners import Examples, Learner, LightGBM, Linear, Logistic, Matrix, Scorer, XGBoost
 from ml.online import Prequential, prequential
 from ml.payoff import Payoff, fit_payoff
@@ -218,6 +219,15 @@ def judge(data: TrainingData, walk: WalkForward, algorithm: Algorithm, seed: int
         geometry_taken=walk.simple("geometry").taken,
         others=others,
     )
+
+
+def candidate(data: TrainingData, walk: WalkForward, seed: int, attempts: int = 1) -> tuple[Algorithm, Evaluation]:
+    """Which learner is to be judged, with its figures: XGBoost, or the linear baseline where that is shown to be
+    better on the same rows."""
+    boosted = judge(data, walk, Algorithm.XGBOOST, seed, attempts)
+    if is_worse(boosted.worse_than[Algorithm.LOGISTIC]):
+        return Algorithm.LOGISTIC, judge(data, walk, Algorithm.LOGISTIC, seed, attempts)
+    return Algorithm.XGBOOST, boosted
 
 
 def shuffled_control(

@@ -9,6 +9,7 @@ outcome is looked up before anything is sent again.
 import hashlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,14 +17,17 @@ from typing import Any
 import structlog
 
 from positions.broker.port import (
+    Activity,
     Broker,
     BrokerError,
     Listing,
+    NotNow,
     Order,
     OrderKind,
     OrderRequest,
     OrderSide,
     OrderStatus,
+    Position,
     PositionIntent,
     Rejected,
     Unavailable,
@@ -31,7 +35,7 @@ from positions.broker.port import (
 from positions.clock import Clock
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
-from positions.store import Duplicate, LiveTrade, Row, Store
+from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
 from positions.words import (
     ExitReason,
     ExitStatus,
@@ -79,26 +83,57 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadFills:
+    """Answered with what was bought and sold after a moment, by anybody: [Activity]."""
+
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChanges:
+    """Answered with the orders that changed since the last time, oldest first: [Order]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A moment for the broker to set shares free that a cancelled order held."""
+
+
+@dataclass(frozen=True, slots=True)
 class Insert:
-    row: Row
+    """All of them or none."""
+
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    row: Row
-    fields: tuple[str, ...]
+    """All of them or none."""
+
+    changes: tuple[Change, ...]
 
 
 #: An entry that has not filled by then is given up.
 ENTRY_PATIENCE = timedelta(minutes=2)
 #: How long an order that was sent may stay invisible before it counts as never received.
 VISIBLE_WITHIN = timedelta(seconds=30)
-#: Orders of one kind a trade may cost: beyond that something is wrong that more orders will not mend.
+#: How long the view of positions may lag behind what happened.
+POSITIONS_LAG = timedelta(seconds=10)
+#: A cancelled order gives its shares back within milliseconds as a rule: looked for so often, with a pause between.
+RELEASE_LOOKS, RELEASE_PAUSE = 5, timedelta(seconds=0.2)
+#: A stop move that is refused for now (after hours, say) is asked for again after it.
+MOVE_PAUSE = timedelta(seconds=30)
+#: Shares that stand longer than this without a stop or a closing order are an alarm.
+LONGEST_UNPROTECTED = timedelta(seconds=10)
+#: Exits a trade may cost, and stops that may be refused: beyond it more orders will not mend what is wrong.
 MOST_ATTEMPTS = 6
+#: Stops a trade may cost in all, those that follow a filling entry too.
+MOST_STOPS = 24
 #: Share of the planned risk that must lie between fill and stop for that distance to be the trade's R.
 LEAST_RISK = Decimal("0.25")
 
-Step = ReadPositions | ReadOrders | FindOrder | Send | Replace | Cancel | Insert | Update
+BrokerStep = ReadPositions | ReadOrders | ReadFills | ReadChanges | FindOrder | Send | Replace | Cancel
+Step = BrokerStep | Wait | Insert | Update
 Steps = Generator[Step, Any, None]
 
 _STATUS = {
@@ -110,8 +145,22 @@ _STATUS = {
     OrderStatus.REJECTED: IntentStatus.REJECTED,
 }
 _OVER = (IntentStatus.FILLED, IntentStatus.CANCELLED, IntentStatus.REPLACED, IntentStatus.REJECTED)
+#: Nobody knows whether the broker has it.
+_OPEN_QUESTIONS = (IntentStatus.INTENDED, IntentStatus.UNKNOWN)
 _PROTECTING = (IntentStep.STOP, IntentStep.MOVE)
 _CLOSING = (IntentStep.STOP, IntentStep.MOVE, IntentStep.EXIT)
+_EXIT_FIELDS = ("status", "finished_at", "exit_price", "pnl", "r_multiple", "hold_seconds")
+_RESULT_FIELDS = (
+    "exit_price",
+    "exited_at",
+    "fees",
+    "pnl",
+    "r_multiple",
+    "outcome",
+    "status",
+    "exit_reason",
+    "unprotected_seconds",
+)
 _ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price", "finished_at", "error")
 
 
@@ -140,6 +189,7 @@ class Execution:
         self._id_prefix = f"{installation}.{book}."
         #: Symbols whose trade waits for something that no event will announce; everything after a start.
         self.owed: set[str] = set(store.live)
+        self._reread: set[str] = set()
 
     # -- what others ask for
 
@@ -162,7 +212,7 @@ class Execution:
     def take_events(self) -> bool:
         """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
         try:
-            changed = self._broker.changed_orders()
+            changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=None, error=str(error))
             return False
@@ -177,7 +227,25 @@ class Execution:
         for symbol in sorted(self.owed):
             self.owed.discard(symbol)
             if symbol in self._store.live:
-                self._run(symbol, self._resume(self._store.live[symbol]))
+                mine = self._store.live[symbol]
+                self._run(symbol, self._resume(mine))
+                self._alarm(mine)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether shares stand without a stop or a closing order: then the next tick is due within a second."""
+        return any(mine.unprotected_since is not None for mine in self._store.live.values())
+
+    def _alarm(self, mine: LiveTrade) -> None:
+        since, now = mine.unprotected_since, self._clock.now()
+        if since is not None and now - since >= LONGEST_UNPROTECTED and not mine.alarmed:
+            mine.alarmed = True
+            log.error(
+                "position_unprotected",
+                trade=mine.trade.signal_key,
+                seconds=(now - since).total_seconds(),
+                todo="look at the account; it is tried again every second",
+            )
 
     def cancel_entry(self, mine: LiveTrade) -> None:
         """Give up an entry that has not filled; what the broker says of the order decides what becomes of the trade."""
@@ -186,8 +254,10 @@ class Execution:
     # -- performing steps
 
     def _run(self, symbol: str, steps: Steps) -> bool:
-        """Perform a job. False where a unique constraint or the broker broke it off: in the latter case it is owed."""
+        """Perform a job. False where another process, the broker or the database broke it off: then it is owed."""
         try:
+            if symbol in self._reread and self._has_ended(symbol):
+                return False
             step = next(steps)
             while True:
                 try:
@@ -198,23 +268,49 @@ class Execution:
                     step = steps.send(answer)
         except StopIteration:
             return True
-        except Duplicate:
-            return False
+        except (Duplicate, StoreUnavailable) as error:
+            log.info("job_broken_off", symbol=symbol, error=str(error))
+            self._reread.add(symbol)
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=symbol, error=str(error))
-            self.owed.add(symbol)
-            return False
+        self.owed.add(symbol)
+        return False
+
+    def _has_ended(self, symbol: str) -> bool:
+        """Read a trade again that is not in memory as it is stored: another process was faster, or a write failed."""
+        ended = self._store.reload(symbol)
+        self._reread.discard(symbol)
+        if ended is not None:
+            self._over(ended)
+        return ended is not None
+
+    def _over(self, trade: Trade) -> None:
+        self.owed.discard(trade.symbol)
+        if trade.status == TradeStatus.CLOSED:
+            for listener in self.closed_listeners:
+                listener(trade)
 
     def _perform(self, step: Step) -> Any:
         match step:
-            case Update(row, fields):
-                return self._store.update(row, *fields)
-            case Insert(row):
-                return self._store.insert(row)
+            case Update(changes):
+                return self._store.update_all(changes)
+            case Insert(rows):
+                return self._store.insert(*rows)
+            case Wait():
+                return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
+            case _:
+                return self._ask(step)
+
+    def _ask(self, step: BrokerStep) -> Any:
+        match step:
             case ReadPositions():
                 return self._broker.positions()
             case ReadOrders():
                 return self._broker.open_orders()
+            case ReadFills(after):
+                return self._broker.activities(after)
+            case ReadChanges():
+                return self._broker.changed_orders()
             case Send(request):
                 return self._broker.submit(request)
             case Cancel(order_id):
@@ -224,12 +320,12 @@ class Execution:
             case FindOrder(client_order_id):
                 return self._broker.order_by_client_id(client_order_id)
 
-    # -- the jobs, as steps
+    # -- entries
 
     def _enter(self, trade: Trade) -> Steps:
-        yield Insert(trade)
+        intent = self._new_intent(trade, [], IntentStep.ENTRY, trade.planned_quantity)
+        yield Insert((trade, intent))
         mine = self._store.live[trade.symbol]
-        intent = yield from self._journal(mine, IntentStep.ENTRY, trade.planned_quantity)
         yield from self._send(mine, intent)
         yield from self._cancelled_without_entry(mine)
 
@@ -241,47 +337,72 @@ class Execution:
             if intent.step == IntentStep.ENTRY
         ):
             mine.trade.status = TradeStatus.CANCELLED
-            yield Update(mine.trade, ("status",))
+            yield _update(mine.trade, ("status",))
+
+    def _entry_filled(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        trade = mine.trade
+        if intent.filled_quantity > trade.quantity:
+            assert intent.filled_price is not None
+            sign = _sign(trade)
+            trade.entry_price, trade.quantity = intent.filled_price, intent.filled_quantity
+            trade.entered_at = trade.entered_at or intent.finished_at or self._clock.now()
+            # Filled at the stop or nearly so, the distance measures nothing: the plan's own stands.
+            risk = sign * (trade.entry_price - trade.initial_stop)
+            planned = abs(trade.planned_entry - trade.initial_stop)
+            trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
+            trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
+            mine.unprotected_since = mine.unprotected_since or self._clock.now()
+            yield _update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            for listener in self.entered_listeners:
+                listener(trade)
+            if trade.status == TradeStatus.OPEN:
+                yield from self._protect(mine)
+
+    # -- exits
 
     def _claim_exit(self, mine: LiveTrade, decision: ExitDecision, price: float) -> Steps:
         trade = mine.trade
-        yield Insert(
-            PositionExit(
-                book=trade.book,
-                trade=trade,
-                rule=decision.rule,
-                evidence=decision.evidence,
-                decided_at=self._clock.now(),
-                decided_price=Decimal(f"{price:.4f}"),
-                quantity=trade.quantity,
-            )
+        claimed = PositionExit(
+            book=trade.book,
+            trade=trade,
+            rule=decision.rule,
+            evidence=decision.evidence,
+            decided_at=self._clock.now(),
+            decided_price=Decimal(f"{price:.4f}"),
+            quantity=trade.quantity,
         )
-        trade.status = TradeStatus.EXITING
-        yield Update(trade, ("status",))
+        yield Insert((claimed,))
+        yield from self._leaving(trade)
+        for intent in list(mine.intents):
+            if intent.status in _OPEN_QUESTIONS:
+                yield from self._look_up(mine, intent)
         yield from self._exit(mine)
 
+    @staticmethod
+    def _leaving(trade: Trade) -> Steps:
+        if trade.status != TradeStatus.EXITING:
+            trade.status = TradeStatus.EXITING
+            yield _update(trade, ("status",))
+
     def _exit(self, mine: LiveTrade) -> Steps:
-        """One pass over an exit; run again until the position is flat. The order of work is the whole safety."""
+        """One pass over an exit; run again until the position is flat. The order of work is the whole safety: every
+        other order of the trade is at its end, and its fills known, before shares are counted and sold."""
         trade = mine.trade
         working = yield from self._working_orders(mine)
         if any(i.step == IntentStep.EXIT and i.client_order_id in working for i in mine.intents):
             return
-        if sum(intent.step == IntentStep.EXIT for intent in mine.intents) >= MOST_ATTEMPTS:
+        if _count(mine, IntentStep.EXIT) >= MOST_ATTEMPTS:
             log.error("exit_given_up", trade=trade.signal_key, attempts=MOST_ATTEMPTS, todo="close it by hand")
             yield from self._protect(mine)
+            if mine.unprotected_since is None:
+                self.owed.discard(trade.symbol)
             return
         self.owed.add(trade.symbol)
-        for intent in mine.intents:
-            if intent.step != IntentStep.EXIT and intent.client_order_id in working:
-                yield from self._cancel(mine, intent)
-                if intent.step in _PROTECTING:
-                    mine.unprotected_since = mine.unprotected_since or self._clock.now()
-        positions = yield ReadPositions()
-        position = positions.get(trade.symbol)
-        sign = 1 if trade.side == Side.LONG else -1
-        held = sign * position.quantity if position else 0
-        quantity = min(held, trade.quantity - _filled(mine, _CLOSING))
-        if quantity <= 0 or position.available < quantity:
+        yield from self._end_orders(mine)
+        if trade.status not in LIVE_STATUSES or any(intent.status not in _OVER for intent in mine.intents):
+            return
+        quantity = yield from self._free_shares(mine)
+        if not quantity:
             return
         intent = yield from self._journal(mine, IntentStep.EXIT, quantity)
         yield from self._send(mine, intent)
@@ -289,6 +410,281 @@ class Execution:
             self.owed.discard(trade.symbol)
         elif intent.status == IntentStatus.REJECTED:
             yield from self._protect(mine)
+
+    def _end_orders(self, mine: LiveTrade) -> Steps:
+        """Cancel what still works, and wait a little until the broker says what became of it."""
+        for intent in list(mine.intents):
+            if intent.status in _OVER:
+                continue
+            if intent.status == IntentStatus.WORKING and intent.step != IntentStep.EXIT:
+                yield from self._cancel(mine, intent)
+            for _ in range(RELEASE_LOOKS):
+                order = yield FindOrder(intent.client_order_id)
+                if order is not None:
+                    unheard = intent.status in _OPEN_QUESTIONS
+                    yield from self._order_changed(mine, intent, order)
+                    if unheard and intent.status == IntentStatus.WORKING:
+                        yield from self._cancel(mine, intent)
+                elif (
+                    intent.step == IntentStep.MOVE
+                    and intent.status in _OPEN_QUESTIONS
+                    and self._cannot_move(mine, intent)
+                ):
+                    yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "the trade was left instead")
+                if intent.status in _OVER:
+                    break
+                yield Wait()
+
+    def _free_shares(self, mine: LiveTrade) -> Generator[Step, Any, int]:
+        """How many shares may be sold now: no more than are held, and than our fills leave. 0: none yet."""
+        for _ in range(RELEASE_LOOKS):
+            held, available = yield from self._held(mine)
+            if held <= 0:
+                yield from self._missing(mine)
+                return 0
+            quantity = min(held, _rest(mine))
+            if available >= quantity:
+                return quantity
+            yield Wait()
+        return 0
+
+    def _held(self, mine: LiveTrade) -> Generator[Step, Any, tuple[int, int]]:
+        """Shares the broker holds of this trade's side and how many of them are free; what is not ours any more, others
+        have sold. Raises Unavailable."""
+        symbol = mine.trade.symbol
+        positions: Listing[Position] = yield ReadPositions()
+        if symbol in positions.unreadable:
+            raise Unavailable(f"the position in {symbol} cannot be read")
+        position = positions.get(symbol)
+        held = max(0, _sign(mine.trade) * position.quantity) if position else 0
+        mine.sold_by_others = max(0, _rest(mine) - held)
+        if held:
+            mine.missing_since = None
+        if position is not None and position.price == position.price:
+            mine.last_price = position.price
+        return held, position.available if position else 0
+
+    def _missing(self, mine: LiveTrade) -> Steps:
+        """The broker holds nothing although we have not sold: once that stays so, others have closed the position."""
+        self.owed.add(mine.trade.symbol)
+        mine.missing_since = mine.missing_since or self._clock.now()
+        if self._clock.now() - mine.missing_since < POSITIONS_LAG:
+            return
+        yield from self._end_orders(mine)
+        if mine.trade.status not in LIVE_STATUSES or any(intent.status not in _OVER for intent in mine.intents):
+            return
+        yield from self._close(mine)
+
+    # -- stops
+
+    def _protect(self, mine: LiveTrade) -> Steps:
+        """A stop for exactly the shares held. Where the market is beyond it already, out."""
+        trade = mine.trade
+        covered = yield from self._is_covered(mine)
+        if covered:
+            return
+        mine.unprotected_since = mine.unprotected_since or self._clock.now()
+        self.owed.add(trade.symbol)
+        yield from self._end_stops(mine)
+        quantity = _rest(mine) - mine.sold_by_others
+        if quantity <= 0 or mine.missing_since is not None:
+            held, _ = yield from self._held(mine)
+            if not held:
+                yield from self._missing(mine)
+                return
+        unended = any(i.step in _PROTECTING and i.status not in _OVER for i in mine.intents)
+        if trade.status not in LIVE_STATUSES or quantity <= 0 or unended:
+            return
+        refused = [i for i in mine.intents if i.step == IntentStep.STOP and i.status == IntentStatus.REJECTED]
+        if refused and any(i.step == IntentStep.ENTRY and i.status not in _OVER for i in mine.intents):
+            # the broker refuses an order against one of the other side that works
+            yield from self._cancel_working(mine, (IntentStep.ENTRY,))
+            return
+        if len(refused) >= MOST_ATTEMPTS or _count(mine, IntentStep.STOP) >= MOST_STOPS:
+            log.error("stop_given_up", trade=trade.signal_key, attempts=len(refused), todo="protect it by hand")
+            self.owed.discard(trade.symbol)
+            return
+        stop = trade.stop_price or trade.initial_stop
+        intent = yield from self._journal(mine, IntentStep.STOP, quantity, stop)
+        yield from self._send(mine, intent)
+        if intent.status == IntentStatus.WORKING and mine.exit is None:
+            self.owed.discard(trade.symbol)
+        elif intent.status == IntentStatus.REJECTED:
+            yield from self._stop_refused(mine, stop, intent)
+
+    def _is_covered(self, mine: LiveTrade) -> Generator[Step, Any, bool]:
+        """Whether the stop that is needed stands; also True where there is nothing to protect."""
+        working = yield from self._working_orders(mine)
+        standing = [i for i in mine.intents if i.step in _PROTECTING and i.client_order_id in working]
+        if standing and not _covers(standing, mine):  # others may have sold, or bought back
+            held, _ = yield from self._held(mine)
+            if mine.sold_by_others and self._just_entered(mine):
+                self.owed.add(mine.trade.symbol)  # the view of positions may lag behind the entry
+            if not held:
+                yield from self._missing(mine)
+                return True
+        if not _covers(standing, mine):
+            return False
+        if standing[0].status != IntentStatus.WORKING:
+            yield from self._adopt(mine, standing[0], working[standing[0].client_order_id])
+        self._protected_until(mine, self._clock.now())
+        return True
+
+    def _end_stops(self, mine: LiveTrade) -> Steps:
+        """Cancel the stops that are not what is needed, once; what became of them is read at once."""
+        for intent in list(mine.intents):
+            if intent.step not in _PROTECTING or intent.status in _OVER:
+                continue
+            if intent.status == IntentStatus.WORKING:
+                yield from self._cancel(mine, intent)
+            order = yield FindOrder(intent.client_order_id)
+            if order is not None:
+                yield from self._order_changed(mine, intent, order)
+
+    def _stop_refused(self, mine: LiveTrade, stop: Decimal, refused: OrderIntent) -> Steps:
+        """If the market has passed the stop, leave; if others hold the shares now, protect what is left; else later."""
+        held, _ = yield from self._held(mine)
+        price = mine.last_price
+        if not held:
+            yield from self._missing(mine)
+        elif mine.exit is None and price is not None and _sign(mine.trade) * (price - float(stop)) <= 0:
+            evidence = {"stop": float(stop), "stop_refused": refused.error, "price": price}
+            yield from self._claim_exit(mine, ExitDecision(ExitReason.STOP, evidence), price)
+        elif held < refused.quantity:
+            yield from self._protect(mine)
+
+    def _just_entered(self, mine: LiveTrade) -> bool:
+        filled = [i.finished_at or self._clock.now() for i in mine.intents if i.step == IntentStep.ENTRY]
+        return self._clock.now() - max(filled) < POSITIONS_LAG
+
+    def _move_stop(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> Steps:
+        trade = mine.trade
+        standing = [i for i in mine.intents if i.step in _PROTECTING and i.status == IntentStatus.WORKING]
+        if not standing or trade.stop_price is None:
+            self.owed.add(trade.symbol)
+            return
+        move = StopMove(
+            book=trade.book,
+            trade=trade,
+            old_stop=trade.stop_price,
+            new_stop=new_stop,
+            evidence=evidence,
+            decided_at=self._clock.now(),
+        )
+        intent = self._new_intent(trade, mine.intents, IntentStep.MOVE, standing[-1].quantity, new_stop)
+        yield Insert((move, intent))
+        yield from self._replace(mine, intent, standing[-1])
+
+    def _replace(self, mine: LiveTrade, intent: OrderIntent, old: OrderIntent) -> Steps:
+        assert intent.stop_price is not None
+        try:
+            order = yield Replace(old.broker_order_id, intent.stop_price, intent.client_order_id)
+        except NotNow as error:
+            intent.status, intent.error = IntentStatus.INTENDED, str(error)[:300]
+            yield _update(intent, _ORDER_FIELDS)
+            mine.move_again_at = self._clock.now() + MOVE_PAUSE
+            self.owed.add(mine.trade.symbol)
+            return
+        except Rejected as error:
+            made = yield FindOrder(intent.client_order_id)
+            if made is not None:
+                yield from self._order_changed(mine, intent, made)
+                return
+            yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
+            self.owed.add(mine.trade.symbol)
+            return
+        except BrokerError as error:
+            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
+            self.owed.add(mine.trade.symbol)
+            return
+        if order.client_order_id == old.client_order_id:  # it stood there already
+            intent.status, intent.finished_at = IntentStatus.CANCELLED, self._clock.now()
+            yield Update(((intent, _ORDER_FIELDS), *self._stop_confirmed(mine, intent)))
+            return
+        old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
+        yield from self._adopt(mine, intent, order, old)
+
+    @staticmethod
+    def _moved_from(mine: LiveTrade, intent: OrderIntent) -> OrderIntent:
+        before = mine.intents[: mine.intents.index(intent)]
+        return [each for each in before if each.step in _PROTECTING and each.status != IntentStatus.REJECTED][-1]
+
+    def _cannot_move(self, mine: LiveTrade, intent: OrderIntent) -> bool:
+        """Whether the stop that was to be replaced ended otherwise."""
+        old = self._moved_from(mine, intent)
+        return old.status in _OVER and old.status != IntentStatus.REPLACED
+
+    def _stop_confirmed(self, mine: LiveTrade, intent: OrderIntent) -> tuple[Change, ...]:
+        """The broker holds this stop now: the trade says so, and a move that was owed is done."""
+        trade, stop = mine.trade, intent.stop_price
+        trade.stop_price, trade.breakeven_set = stop, trade.breakeven_set or intent.step == IntentStep.MOVE
+        done = [move for move in mine.moves if move.status == StopMoveStatus.OWED and move.new_stop == stop]
+        for move in done:
+            move.status, move.confirmed_at = StopMoveStatus.CONFIRMED, self._clock.now()
+        return (
+            (trade, ("stop_price", "breakeven_set", "unprotected_seconds")),
+            *((move, ("status", "confirmed_at")) for move in done),
+        )
+
+    # -- taking up what was broken off
+
+    def _resume(self, mine: LiveTrade) -> Steps:
+        trade = mine.trade
+        for intent in list(mine.intents):
+            if intent.status not in _OVER and trade.status in LIVE_STATUSES:
+                yield from self._look_up(mine, intent)
+        yield from self._catch_up(mine)
+        if trade.status == TradeStatus.ENTERING:
+            yield from self._cancelled_without_entry(mine)
+        elif trade.status in LIVE_STATUSES and mine.exit is not None:
+            yield from self._leaving(trade)
+            yield from self._exit(mine)
+        elif trade.status == TradeStatus.OPEN:
+            yield from self._protect(mine)
+
+    def _catch_up(self, mine: LiveTrade) -> Steps:
+        """What was journaled, then interrupted before the trade knew of it."""
+        trade = mine.trade
+        for intent in mine.intents:
+            if intent.step == IntentStep.ENTRY and intent.filled_quantity > trade.quantity:
+                yield from self._entry_filled(mine, intent)
+        if trade.status in LIVE_STATUSES and trade.quantity > 0 and _rest(mine) <= 0:
+            yield from self._flat(mine)
+
+    def _look_up(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        """Ask the broker for an order by its id. One that is not there is sent again under the same id, unless its
+        time has passed: whichever request arrives second is refused."""
+        order = yield FindOrder(intent.client_order_id)
+        if order is not None:
+            yield from self._order_changed(mine, intent, order)
+        elif intent.status == IntentStatus.WORKING:
+            self.owed.add(mine.trade.symbol)  # it was accepted: it will show
+        elif intent.step == IntentStep.MOVE:
+            yield from self._move_not_there(mine, intent)
+        elif intent.step == IntentStep.ENTRY and self._clock.now() - intent.created_at > ENTRY_PATIENCE:
+            yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
+        elif intent.step == IntentStep.ENTRY or intent.quantity <= _rest(mine):
+            yield from self._send(mine, intent)
+        else:
+            yield from self._give_up_unseen(mine, intent)
+
+    def _give_up_unseen(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        """An order that is not to be sent again: once it has had time to show, it never reached the broker."""
+        if self._clock.now() - intent.created_at < VISIBLE_WITHIN:
+            self.owed.add(mine.trade.symbol)
+            return
+        yield from self._note_failure(mine, intent, IntentStatus.REJECTED, "it never reached the broker")
+
+    def _move_not_there(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+        old = self._moved_from(mine, intent)
+        if old.status != IntentStatus.WORKING:
+            yield from self._give_up_unseen(mine, intent)
+        elif mine.exit is None and (mine.move_again_at is None or self._clock.now() >= mine.move_again_at):
+            yield from self._replace(mine, intent, old)
+        else:
+            self.owed.add(mine.trade.symbol)
+
+    # -- orders and what becomes of them
 
     @staticmethod
     def _working_orders(mine: LiveTrade) -> Generator[Step, Any, Listing[Order]]:
@@ -298,133 +694,16 @@ class Execution:
             raise Unavailable(f"an order of {mine.trade.symbol} cannot be read")
         return working
 
-    def _protect(self, mine: LiveTrade) -> Steps:
-        """A stop for exactly the shares held. Where the market is beyond it already, out."""
-        trade = mine.trade
-        quantity = trade.quantity - _filled(mine, _CLOSING)
-        working = yield from self._working_orders(mine)
-        standing = [i for i in mine.intents if i.step in _PROTECTING and i.client_order_id in working]
-        if len(standing) == 1 and standing[0].quantity == quantity:
-            if standing[0].status != IntentStatus.WORKING:
-                yield from self._adopt(mine, standing[0], working[standing[0].client_order_id])
-            return
-        mine.unprotected_since = mine.unprotected_since or self._clock.now()
-        for intent in standing:
-            yield from self._cancel(mine, intent)
-        if sum(intent.step == IntentStep.STOP for intent in mine.intents) >= MOST_ATTEMPTS:
-            log.error("stop_given_up", trade=trade.signal_key, attempts=MOST_ATTEMPTS, todo="protect it by hand")
-            return
-        stop = trade.stop_price or trade.initial_stop
-        intent = yield from self._journal(mine, IntentStep.STOP, quantity, stop)
-        yield from self._send(mine, intent)
-        if intent.status == IntentStatus.REJECTED:
-            yield from self._beyond_the_stop(mine, stop, intent.error)
-
-    def _beyond_the_stop(self, mine: LiveTrade, stop: Decimal, refusal: str) -> Steps:
-        """A stop was refused: if the market has passed it, leave; else it is owed and tried again."""
-        trade = mine.trade
-        positions = yield ReadPositions()
-        position = positions.get(trade.symbol)
-        sign = 1 if trade.side == Side.LONG else -1
-        if position is not None and sign * (position.price - float(stop)) <= 0 and mine.exit is None:
-            evidence = {"stop": float(stop), "stop_refused": refusal, "price": position.price}
-            yield from self._claim_exit(mine, ExitDecision(ExitReason.STOP, evidence), position.price)
-        else:
-            self.owed.add(trade.symbol)
-
-    def _move_stop(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> Steps:
-        trade = mine.trade
-        working = [i for i in mine.intents if i.step in _PROTECTING and i.status == IntentStatus.WORKING]
-        if not working or trade.stop_price is None:
-            self.owed.add(trade.symbol)
-            return
-        old = working[-1]
-        move = StopMove(
-            book=trade.book,
-            trade=trade,
-            old_stop=trade.stop_price,
-            new_stop=new_stop,
-            evidence=evidence,
-            decided_at=self._clock.now(),
-        )
-        yield Insert(move)
-        intent = yield from self._journal(mine, IntentStep.MOVE, old.quantity, new_stop)
-        try:
-            order = yield Replace(old.broker_order_id, new_stop, intent.client_order_id)
-        except Rejected as error:
-            yield from self._note_failure(intent, IntentStatus.REJECTED, error)
-            yield from self._move_refused(mine)
-            return
-        except BrokerError as error:
-            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
-            self.owed.add(trade.symbol)
-            return
-        old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
-        yield Update(old, _ORDER_FIELDS)
-        yield from self._adopt(mine, intent, order)
-
-    def _stop_confirmed(self, mine: LiveTrade, intent: OrderIntent, stop: Decimal) -> Steps:
-        """The broker holds this stop now: the trade says so, and a move that was owed is done."""
-        trade = mine.trade
-        for move in mine.moves:
-            if move.status == StopMoveStatus.OWED and move.new_stop == stop:
-                move.status, move.confirmed_at = StopMoveStatus.CONFIRMED, self._clock.now()
-                yield Update(move, ("status", "confirmed_at"))
-        trade.stop_price, trade.breakeven_set = stop, trade.breakeven_set or intent.step == IntentStep.MOVE
-        yield Update(trade, ("stop_price", "breakeven_set", "unprotected_seconds"))
-
-    def _resume(self, mine: LiveTrade) -> Steps:
-        trade = mine.trade
-        for intent in list(mine.intents):
-            if intent.status not in _OVER and trade.status in LIVE_STATUSES:
-                yield from self._look_up(mine, intent)
-        # What was journaled, then interrupted before the trade knew of it:
-        for intent in mine.intents:
-            if intent.step == IntentStep.ENTRY and intent.filled_quantity > trade.quantity:
-                yield from self._entry_filled(mine, intent)
-        if trade.status in LIVE_STATUSES and 0 < trade.quantity <= _filled(mine, _CLOSING):
-            yield from self._flat(mine)
-        if trade.status == TradeStatus.ENTERING:
-            yield from self._cancelled_without_entry(mine)
-        elif trade.status in LIVE_STATUSES and mine.exit is not None:
-            trade.status = TradeStatus.EXITING
-            yield Update(trade, ("status",))
-            yield from self._exit(mine)
-        elif trade.status == TradeStatus.OPEN:
-            yield from self._protect(mine)
-
-    def _look_up(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
-        """Ask the broker for an order by its id. One that is not there is sent again under the same id, unless its
-        time has passed; a replacement that is not there was never made once it has had time to show."""
-        order = yield FindOrder(intent.client_order_id)
-        age = self._clock.now() - intent.created_at
-        if order is not None:
-            yield from self._order_changed(mine, intent, order)
-        elif intent.step == IntentStep.MOVE:
-            if age < VISIBLE_WITHIN:
-                self.owed.add(mine.trade.symbol)
-                return
-            yield from self._note_failure(intent, IntentStatus.REJECTED, "the replacement never reached the broker")
-            yield from self._move_refused(mine)
-        elif intent.step == IntentStep.ENTRY and age > ENTRY_PATIENCE:
-            yield from self._note_failure(intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
-        elif intent.step == IntentStep.ENTRY or intent.quantity <= mine.trade.quantity - _filled(mine, _CLOSING):
-            yield from self._send(mine, intent)
-
-    def _move_refused(self, mine: LiveTrade) -> Steps:
-        for move in mine.moves:
-            if move.status == StopMoveStatus.OWED:
-                move.status = StopMoveStatus.REFUSED
-                yield Update(move, ("status",))
-
-    # -- orders and what becomes of them
-
-    def _journal(
-        self, mine: LiveTrade, step: IntentStep, quantity: int, stop_price: Decimal | None = None
-    ) -> Generator[Step, Any, OrderIntent]:
-        trade = mine.trade
-        attempt = 1 + sum(intent.step == step for intent in mine.intents)
-        intent = OrderIntent(
+    def _new_intent(
+        self,
+        trade: Trade,
+        before: list[OrderIntent],
+        step: IntentStep,
+        quantity: int,
+        stop_price: Decimal | None = None,
+    ) -> OrderIntent:
+        attempt = 1 + sum(intent.step == step for intent in before)
+        return OrderIntent(
             book=trade.book,
             trade=trade,
             client_order_id=f"{self._id_prefix}{trade.signal_key}-{step}{attempt}",
@@ -434,40 +713,59 @@ class Execution:
             stop_price=stop_price,
             created_at=self._clock.now(),
         )
-        yield Insert(intent)
+
+    def _journal(
+        self, mine: LiveTrade, step: IntentStep, quantity: int, stop_price: Decimal | None = None
+    ) -> Generator[Step, Any, OrderIntent]:
+        intent = self._new_intent(mine.trade, mine.intents, step, quantity, stop_price)
+        yield Insert((intent,))
         return intent
 
     def _send(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         try:
             order = yield Send(_request(mine.trade, intent))
         except Rejected as error:
-            yield from self._note_failure(intent, IntentStatus.REJECTED, error)
+            order = yield FindOrder(intent.client_order_id)
+            if order is None:
+                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
+            else:  # sent before, by us or by somebody else
+                yield from self._order_changed(mine, intent, order)
         except BrokerError as error:
-            yield from self._note_failure(intent, IntentStatus.UNKNOWN, error)
+            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
             self.owed.add(mine.trade.symbol)
         else:
             yield from self._adopt(mine, intent, order)
+            yield from self._order_changed(mine, intent, order)
 
-    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
-        """The broker has the order: say so in the journal."""
+    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order, replaced: OrderIntent | None = None) -> Steps:
+        """The broker has the order: say so in the journal. A stop that was accepted was in force, whatever came."""
         intent.broker_order_id, intent.status = order.id, IntentStatus.WORKING
-        yield Update(intent, _ORDER_FIELDS)
-        if intent.step in _PROTECTING and intent.stop_price is not None:
+        changes: list[Change] = [(each, _ORDER_FIELDS) for each in (replaced, intent) if each is not None]
+        if intent.step in _CLOSING and not order.status.is_final:
             self._protected_until(mine, self._clock.now())
-            yield from self._stop_confirmed(mine, intent, intent.stop_price)
+        if intent.step in _PROTECTING and order.status is not OrderStatus.REJECTED:
+            changes += self._stop_confirmed(mine, intent)
+        yield Update(tuple(changes))
 
     @staticmethod
     def _protected_until(mine: LiveTrade, moment: datetime) -> None:
-        """The time without a stop at the broker has ended: a stop works, or nothing is held any more."""
+        """The time without a stop has ended: one works, or an order that closes, or nothing is held any more."""
         if mine.unprotected_since is not None:
             mine.trade.unprotected_seconds += max(0.0, (moment - mine.unprotected_since).total_seconds())
             mine.unprotected_since = None
+            mine.alarmed = False
 
-    def _note_failure(self, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+    def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+        """A move that came to nothing is refused with its order."""
         intent.status, intent.error = status, str(error)[:300]
+        changes: list[Change] = [(intent, _ORDER_FIELDS)]
         if status in _OVER:
             intent.finished_at = self._clock.now()
-        yield Update(intent, _ORDER_FIELDS)
+            if intent.step == IntentStep.MOVE:
+                for move in [each for each in mine.moves if each.status == StopMoveStatus.OWED]:
+                    move.status = StopMoveStatus.REFUSED
+                    changes.append((move, ("status",)))
+        yield Update(tuple(changes))
 
     def _cancel_working(self, mine: LiveTrade, steps: tuple[IntentStep, ...]) -> Steps:
         for intent in mine.intents:
@@ -482,7 +780,7 @@ class Execution:
             yield Cancel(intent.broker_order_id)
         except BrokerError as error:
             intent.error = str(error)[:300]
-            yield Update(intent, ("error",))
+            yield _update(intent, ("error",))
             self.owed.add(mine.trade.symbol)
 
     def _intent_of(self, order: Order) -> tuple[LiveTrade | None, OrderIntent | None]:
@@ -493,12 +791,12 @@ class Execution:
 
     def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:
         if not intent.broker_order_id:  # sent, then interrupted before the answer was heard
-            stranger = "" if intent.step == IntentStep.MOVE else order.difference_from(_request(mine.trade, intent))
+            stranger = _as_replacement(mine, order).difference_from(_request(mine.trade, intent))
             if stranger:
                 log.error(
                     "order_is_not_ours", order=order.client_order_id, why=stranger, todo="look at it at the broker"
                 )
-                yield from self._note_failure(intent, IntentStatus.REJECTED, f"another order has its id: {stranger}")
+                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, f"not ours: {stranger}")
                 self.owed.add(mine.trade.symbol)
                 return
             yield from self._adopt(mine, intent, order)
@@ -507,98 +805,129 @@ class Execution:
         if not news and (intent.status == status or intent.finished_at is not None):
             return
         intent.status = status
-        intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price
+        if news:
+            intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price
         if order.status.is_final:
             intent.finished_at = order.filled_at or self._clock.now()
-        yield Update(intent, _ORDER_FIELDS)
+        yield _update(intent, _ORDER_FIELDS)
         if intent.step == IntentStep.ENTRY and news:
             yield from self._entry_filled(mine, intent)
         yield from self._cancelled_without_entry(mine)
-        if 0 < mine.trade.quantity <= _filled(mine, _CLOSING):
+        if mine.trade.quantity > 0 and _rest(mine) <= 0:
             yield from self._flat(mine)
         elif intent.step != IntentStep.ENTRY and order.status.is_final and order.status is not OrderStatus.REPLACED:
             leaving = any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents)
             if not leaving:
+                mine.unprotected_since = mine.unprotected_since or intent.finished_at
                 self.owed.add(mine.trade.symbol)
 
     def _flat(self, mine: LiveTrade) -> Steps:
-        """All that was bought is sold: the trade is over, unless its entry still works; that is cancelled first."""
-        entries = [i for i in mine.intents if i.step == IntentStep.ENTRY]
-        if all(intent.status in _OVER for intent in entries):
-            last = max((i for i in mine.intents if i.step in _CLOSING and i.filled_quantity), key=_finished)
-            yield from self._close(mine, last)
-        else:
-            yield from self._cancel_working(mine, (IntentStep.ENTRY,))
+        """All that was bought is sold: the trade is over, once none of its orders works any more."""
+        if all(intent.status in _OVER for intent in mine.intents):
+            yield from self._close(mine)
+            return
+        self.owed.add(mine.trade.symbol)
+        for intent in mine.intents:
+            if intent.status == IntentStatus.WORKING:
+                yield from self._cancel(mine, intent)
 
-    def _entry_filled(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
-        trade = mine.trade
-        if intent.filled_quantity > trade.quantity:
-            assert intent.filled_price is not None
-            sign = 1 if trade.side == Side.LONG else -1
-            trade.entry_price, trade.quantity = intent.filled_price, intent.filled_quantity
-            trade.entered_at = trade.entered_at or intent.finished_at or self._clock.now()
-            # Filled at the stop or nearly so, the distance measures nothing: the plan's own stands.
-            risk = sign * (trade.entry_price - trade.initial_stop)
-            planned = abs(trade.planned_entry - trade.initial_stop)
-            trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
-            trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
-            yield Update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
-            for listener in self.entered_listeners:
-                listener(trade)
-            if trade.status == TradeStatus.OPEN:
-                yield from self._protect(mine)
-
-    def _close(self, mine: LiveTrade, last: OrderIntent) -> Steps:
+    def _close(self, mine: LiveTrade) -> Steps:
         trade, claimed = mine.trade, mine.exit
         assert trade.entry_price is not None
         assert trade.entered_at is not None
         assert trade.risk_per_share is not None
-        fills = [i for i in mine.intents if i.step in _CLOSING and i.filled_price is not None]
-        value = sum((i.filled_price * i.filled_quantity for i in fills if i.filled_price), start=Decimal(0))
-        trade.exit_price = (value / sum(i.filled_quantity for i in fills)).quantize(Decimal("0.000001"))
-        trade.exited_at = last.finished_at or self._clock.now()
+        fills = [
+            (i.filled_quantity, i.filled_price)
+            for i in mine.intents
+            if i.step in _CLOSING and i.filled_price is not None
+        ]
+        by_others = _rest(mine)
+        last = max((i for i in mine.intents if i.step in _CLOSING and i.filled_quantity), key=_finished, default=None)
+        if by_others > 0:
+            price, at = yield from self._sold_by_others(mine)
+            fills.append((by_others, price))
+            trade.exited_at, trade.exit_reason = at, ExitReason.MANUAL
+        else:
+            assert last is not None
+            trade.exited_at = last.finished_at or self._clock.now()
+            trade.exit_reason = ExitReason.BREAKEVEN_STOP if trade.breakeven_set else ExitReason.STOP
+        by_exit = claimed is not None and by_others <= 0 and last is not None and last.step == IntentStep.EXIT
+        if by_exit and claimed is not None:
+            trade.exit_reason = claimed.rule
+        value = sum((quantity * price for quantity, price in fills), start=Decimal(0))
+        trade.exit_price = (value / sum(quantity for quantity, _ in fills)).quantize(Decimal("0.000001"))
         self._protected_until(mine, trade.exited_at)
         trade.fees = 2 * trade.quantity * self.cost_per_share
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
         trade.status = TradeStatus.CLOSED
-        by_exit = last.step == IntentStep.EXIT and claimed is not None
-        if by_exit and claimed is not None:
-            trade.exit_reason = claimed.rule
-        else:
-            trade.exit_reason = ExitReason.BREAKEVEN_STOP if trade.breakeven_set else ExitReason.STOP
         if claimed is not None:
             claimed.status = ExitStatus.DONE if by_exit else ExitStatus.SUPERSEDED
             claimed.finished_at, claimed.exit_price = trade.exited_at, trade.exit_price
             claimed.pnl, claimed.r_multiple = trade.pnl, trade.r_multiple
             claimed.hold_seconds = (trade.exited_at - trade.entered_at).total_seconds()
-            yield Update(claimed, ("status", "finished_at", "exit_price", "pnl", "r_multiple", "hold_seconds"))
-        yield Update(
-            trade,
-            (
-                "exit_price",
-                "exited_at",
-                "fees",
-                "pnl",
-                "r_multiple",
-                "outcome",
-                "status",
-                "exit_reason",
-                "unprotected_seconds",
-            ),
-        )
-        self.owed.discard(trade.symbol)
-        for listener in self.closed_listeners:
-            listener(trade)
+            yield Update(((claimed, _EXIT_FIELDS), (trade, _RESULT_FIELDS)))
+        else:
+            yield _update(trade, _RESULT_FIELDS)
+        self._over(trade)
+
+    def _sold_by_others(self, mine: LiveTrade) -> Generator[Step, Any, tuple[Decimal, datetime]]:
+        """Price and time at which others closed what was left: by the broker's fills, else the last price known."""
+        trade = mine.trade
+        assert trade.entered_at is not None
+        ours = {intent.broker_order_id for intent in mine.intents}
+        activities: list[Activity] = yield ReadFills(trade.entered_at)
+        closing = OrderSide.SELL if trade.side == Side.LONG else OrderSide.BUY
+        fills = [
+            (each.quantity, each.price, each.at)
+            for each in activities
+            if (each.symbol, each.side) == (trade.symbol, closing)
+            and each.order_id not in ours
+            and each.quantity
+            and each.price
+            and each.at
+        ]
+        if fills:
+            quantity = sum(each for each, _, _ in fills)
+            return sum((q * p for q, p, _ in fills), start=Decimal(0)) / quantity, max(at for _, _, at in fills)
+        log.warning("exit_price_estimated", trade=trade.signal_key, reason="the broker shows no fill of it")
+        known = mine.last_price or mine.trade.stop_price or mine.trade.initial_stop
+        return Decimal(str(known)), mine.missing_since or self._clock.now()
 
 
 def _finished(intent: OrderIntent) -> tuple[datetime, int]:
     return intent.finished_at or intent.created_at, intent.attempt
 
 
-def _filled(mine: LiveTrade, steps: tuple[IntentStep, ...]) -> int:
-    return sum(intent.filled_quantity for intent in mine.intents if intent.step in steps)
+def _update(row: Row, fields: tuple[str, ...]) -> Update:
+    return Update(((row, fields),))
+
+
+def _rest(mine: LiveTrade) -> int:
+    """Shares bought and, as far as our own orders tell, not yet sold."""
+    return mine.trade.quantity - sum(intent.filled_quantity for intent in mine.intents if intent.step in _CLOSING)
+
+
+def _count(mine: LiveTrade, step: IntentStep) -> int:
+    return sum(intent.step == step for intent in mine.intents)
+
+
+def _covers(standing: list[OrderIntent], mine: LiveTrade) -> bool:
+    """Whether exactly one stop stands, for exactly the shares held."""
+    left = [intent.quantity - intent.filled_quantity for intent in standing]
+    return left == [_rest(mine) - mine.sold_by_others]
+
+
+def _sign(trade: Trade) -> int:
+    return 1 if trade.side == Side.LONG else -1
+
+
+def _as_replacement(mine: LiveTrade, order: Order) -> Order:
+    """An order that replaces one of this trade's is younger than that, whatever its time says."""
+    if order.replaces and order.replaces in {intent.broker_order_id for intent in mine.intents}:
+        return changed(order, created_at=max(intent.created_at for intent in mine.intents))
+    return order
 
 
 def _request(trade: Trade, intent: OrderIntent) -> OrderRequest:

@@ -3,19 +3,23 @@
 Both keep the live trades and the journal of their orders in memory, so that a tick without news costs no query.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Protocol
 
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db.models import Q
 
 from positions import bulk
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
-from positions.words import ExitStatus, StopMoveStatus, TradeStatus
+from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
+#: A row and the fields of it that are to be saved.
+Change = tuple[Row, tuple[str, ...]]
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
 _OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
@@ -25,10 +29,31 @@ class Duplicate(Exception):
     """The row exists already: somebody else was first, or this was done before."""
 
 
-class LiveTrade:
-    """A trade that is not over, with the rows that belong to it."""
+class StoreUnavailable(Exception):
+    """The database did not answer. What was to be written may not be stored."""
 
-    __slots__ = ("exit", "intents", "moves", "past_exits", "trade", "unprotected_since")
+
+class LiveTrade:
+    """A trade that is not over, with the rows that belong to it, and what is known of it in this process only.
+
+    `sold_by_others`: shares that were bought and are neither held nor sold by us. `last_price`: the broker's. Times are
+    None where the thing is not so: shares stand without a stop or a closing order since, the broker shows no position
+    since, a stop move is to be tried again at.
+    """
+
+    __slots__ = (
+        "alarmed",
+        "exit",
+        "intents",
+        "last_price",
+        "missing_since",
+        "move_again_at",
+        "moves",
+        "past_exits",
+        "sold_by_others",
+        "trade",
+        "unprotected_since",
+    )
 
     def __init__(self, trade: Trade) -> None:
         self.trade = trade
@@ -37,17 +62,49 @@ class LiveTrade:
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
         self.unprotected_since: datetime | None = None
+        self.alarmed = False
+        self.sold_by_others = 0
+        self.missing_since: datetime | None = None
+        self.move_again_at: datetime | None = None
+        self.last_price: float | None = None
+
+    def take_rows(self, fresh: "LiveTrade") -> "LiveTrade":
+        """The rows of another reading of the same trade."""
+        self.intents, self.exit, self.past_exits, self.moves = (
+            fresh.intents,
+            fresh.exit,
+            fresh.past_exits,
+            fresh.moves,
+        )
+        return self
 
 
 class Store(Protocol):
-    """One book's open business. `insert` raises Duplicate where a unique constraint says no; `update` saves fields."""
+    """One book's open business.
+
+    Writes raise Duplicate where somebody else was first: where a unique constraint says no, where the trade of a row is
+    over, or has orders in its journal that are not in `live`, or where the stored row is further than the one in hand.
+    They raise StoreUnavailable where the database does not answer. `reload` mends `live` after either.
+    """
 
     book: str
     live: dict[str, LiveTrade]
 
-    def insert(self, row: Row) -> None: ...
+    def insert(self, *rows: Row) -> None:
+        """Store new rows, all of them or none."""
+        ...
 
-    def update(self, row: Row, *fields: str) -> None: ...
+    def update(self, row: Row, *fields: str) -> None:
+        """Save fields of a row."""
+        ...
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        """All of them or none."""
+        ...
+
+    def reload(self, symbol: str) -> Trade | None:
+        """Read a symbol's live trade again; returns the one that was live in memory and is over."""
+        ...
 
     def session_pnl(self, day: date) -> Decimal:
         """Dollars after fees of the trades of a session that have closed."""
@@ -66,6 +123,38 @@ def _is_unique_violation(error: IntegrityError) -> bool:
     """Unlike a value that cannot be, which is a mistake and no race."""
     cause = error.__cause__
     return getattr(cause, "sqlstate", "") == "23505" or getattr(cause, "sqlite_errorname", "").endswith("_UNIQUE")
+
+
+@contextmanager
+def _reaching_the_database() -> Iterator[None]:
+    """Raises Duplicate for a row that exists, StoreUnavailable where the database cannot be asked."""
+    try:
+        yield
+    except IntegrityError as error:
+        if _is_unique_violation(error):
+            raise Duplicate(str(error)) from error
+        raise
+    except (OperationalError, InterfaceError) as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+def _not_further_than(row: Row, fields: tuple[str, ...]) -> Q:
+    """Stored rows that this one may be written over: a trade that is over stays so, its quantity never shrinks and its
+    stop never loosens; an order that has ended stays so, and its fills never shrink."""
+    if isinstance(row, PositionExit):
+        return Q(trade__status__in=LIVE_STATUSES)
+    if isinstance(row, StopMove):
+        return Q(status=StopMoveStatus.OWED)
+    if isinstance(row, OrderIntent):
+        not_ended = Q() if row.finished_at else Q(finished_at__isnull=True)
+        return not_ended & Q(filled_quantity__lte=row.filled_quantity)
+    allowed = Q(status__in=LIVE_STATUSES)
+    if "quantity" in fields:
+        allowed &= Q(quantity__lte=row.quantity)
+    if "stop_price" in fields:
+        tighter = Q(side=Side.LONG, stop_price__lte=row.stop_price) | Q(side=Side.SHORT, stop_price__gte=row.stop_price)
+        allowed &= Q(stop_price__isnull=True) | tighter
+    return allowed
 
 
 def _attach(live: dict[str, LiveTrade], row: Row) -> None:
@@ -102,30 +191,65 @@ class OrmStore:
             "intents", "stop_moves", "exits"
         )
         for trade in trades.order_by("id"):
-            _attach(self.live, trade)
-            children: tuple[Row, ...] = (*trade.intents.all(), *trade.stop_moves.all(), *trade.exits.all())
-            for row in sorted(children, key=attrgetter("pk")):
-                _attach(self.live, row)
-                _detach(self.live, row)
+            self._take(trade)
 
-    def insert(self, row: Row) -> None:
-        try:
-            with transaction.atomic():
+    def _take(self, trade: Trade) -> None:
+        _attach(self.live, trade)
+        children: tuple[Row, ...] = (*trade.intents.all(), *trade.stop_moves.all(), *trade.exits.all())
+        for row in sorted(children, key=attrgetter("pk")):
+            _attach(self.live, row)
+            _detach(self.live, row)
+
+    def insert(self, *rows: Row) -> None:
+        with _reaching_the_database(), transaction.atomic():
+            if not isinstance(rows[0], Trade):
+                self._check_known(rows[0].trade)
+            for row in rows:
                 row.save(force_insert=True)
-        except IntegrityError as error:
-            if _is_unique_violation(error):
-                raise Duplicate(str(error)) from error
-            raise
-        _attach(self.live, row)
+        for row in rows:
+            _attach(self.live, row)
+
+    def _check_known(self, trade: Trade) -> None:
+        """Raises Duplicate unless the trade is live and its journal is the one in memory. Locks the trade."""
+        stored = Trade.objects.select_for_update().filter(pk=trade.pk, status__in=LIVE_STATUSES)
+        if not stored.exists():
+            raise Duplicate(f"{trade.signal_key} is over")
+        known, journaled = len(self.live[trade.symbol].intents), OrderIntent.objects.filter(trade=trade.pk).count()
+        if known != journaled:
+            raise Duplicate(f"{trade.signal_key} has {journaled} orders in its journal, {known} are known here")
+
+    def update(self, row: Row, *fields: str) -> None:
+        self.update_all([(row, fields)])
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        with _reaching_the_database(), transaction.atomic():
+            for row, fields in changes:
+                values = {name: getattr(row, name) for name in fields}
+                allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
+                if not allowed.update(**values):
+                    raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
+        for row, _ in changes:
+            _detach(self.live, row)
+
+    def reload(self, symbol: str) -> Trade | None:
+        mine = self.live.get(symbol)
+        with _reaching_the_database():
+            if mine is not None:
+                mine.trade.refresh_from_db()
+                if mine.trade.status in LIVE_STATUSES:
+                    self._take(mine.trade)
+                    self.live[symbol] = mine.take_rows(self.live[symbol])
+                    return None
+                del self.live[symbol]
+                return mine.trade
+            for trade in Trade.objects.filter(book=self.book, symbol=symbol, status__in=LIVE_STATUSES):
+                self._take(trade)
+        return None
 
     def session_pnl(self, day: date) -> Decimal:
         closed = Trade.objects.filter(book=self.book, session=day, status=TradeStatus.CLOSED)
         total: Decimal | None = closed.aggregate(total=models.Sum("pnl"))["total"]
         return total or Decimal(0)
-
-    def update(self, row: Row, *fields: str) -> None:
-        row.save(update_fields=fields)
-        _detach(self.live, row)
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         entered = Trade.objects.filter(book=self.book, session=day, entered_at__isnull=False)
@@ -145,7 +269,11 @@ class MemoryStore:
         self._signals: set[str] = set()
         self._client_ids: set[str] = set()
 
-    def insert(self, row: Row) -> None:
+    def insert(self, *rows: Row) -> None:
+        for row in rows:
+            self._insert(row)
+
+    def _insert(self, row: Row) -> None:
         if isinstance(row, Trade):
             self._claim(self._signals, row.signal_key)
             if row.symbol in self.live:
@@ -161,6 +289,10 @@ class MemoryStore:
             raise Duplicate(f"a stop move of {row.trade.signal_key} is owed already")
         _attach(self.live, row)
 
+    def reload(self, symbol: str) -> Trade | None:
+        """Nobody else writes here: what is in memory is what there is."""
+        return None
+
     @staticmethod
     def _claim(taken: set[str], key: str) -> None:
         if key in taken:
@@ -168,9 +300,13 @@ class MemoryStore:
         taken.add(key)
 
     def update(self, row: Row, *fields: str) -> None:
-        ended = _detach(self.live, row)
-        if ended is not None:
-            self._ended.append(ended)
+        self.update_all([(row, fields)])
+
+    def update_all(self, changes: Sequence[Change]) -> None:
+        for row, _ in changes:
+            ended = _detach(self.live, row)
+            if ended is not None:
+                self._ended.append(ended)
 
     def session_pnl(self, day: date) -> Decimal:
         results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)

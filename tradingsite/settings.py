@@ -8,7 +8,7 @@ from typing import Any
 import dj_database_url
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from positions.words import ExitReason
+from positions.words import ExitReason, Outcome
 from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
@@ -166,7 +166,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason)},  # two tables have it, under two column names
+    # What several columns have under names of their own:
+    "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason), "OutcomeEnum": list(Outcome)},
 }
 
 # retry > timeout > the longest task; a failed task is not run again by itself and missed runs are not caught up:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import count
+from operator import attrgetter
 
 import numpy as np
 
 from positions.broker.port import (
     Account,
+    Activity,
     Listing,
     Order,
     OrderKind,
@@ -185,7 +187,7 @@ class SimulatedExchange:
         self._check_stop_price(old.symbol, old.side, stop_price)
         new_id = f"sim-{next(self._ids)}"
         self._change(replace(old, status=OrderStatus.REPLACED, replaced_by=new_id))
-        new = replace(old, id=new_id, client_order_id=client_order_id, stop_price=stop_price)
+        new = replace(old, id=new_id, client_order_id=client_order_id, stop_price=stop_price, replaces=old.id)
         self._register(new, self._intent[old.id])
         return new
 
@@ -196,6 +198,25 @@ class SimulatedExchange:
         if order.status is not OrderStatus.WORKING:
             raise Rejected(f'order is already in "{order.status}" state')
         self._change(replace(order, status=OrderStatus.CANCELLED))
+
+    def activities(self, after: datetime, kind: str = "FILL") -> list[Activity]:
+        """Fills only; none of the costs."""
+        filled = [order for order in self._orders.values() if order.filled_at and order.filled_at > after]
+        return [
+            Activity(
+                id=order.id,
+                kind="FILL",
+                at=order.filled_at,
+                symbol=order.symbol,
+                side=order.side,
+                quantity=Decimal(order.filled_quantity),
+                price=order.filled_price,
+                amount=None,
+                order_id=order.id,
+            )
+            for order in sorted(filled, key=attrgetter("filled_at"))
+            if kind == "FILL"
+        ]
 
     def changed_orders(self) -> list[Order]:
         changed, self._changed = self._changed, []

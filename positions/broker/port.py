@@ -92,6 +92,7 @@ class Order:
     intent: PositionIntent | None = None
     created_at: datetime | None = None
     broker_status: str = ""
+    replaces: str | None = None
 
     def difference_from(self, request: OrderRequest) -> str:
         """Why this is not the order that was asked for, "" if it is. For an order that was found under its id."""
@@ -101,6 +102,7 @@ class Order:
             ("kind", self.kind, request.kind),
             ("intent", self.intent or request.intent, request.intent),
             ("quantity", self.quantity, request.quantity),
+            ("stop price", self.stop_price, request.stop_price),
         ):
             if found != wanted:
                 return f"its {what} is {found}, not {wanted}"
@@ -217,6 +219,10 @@ class Broker(Protocol):
 
     def cancel(self, order_id: str) -> None:
         """Ask for it. The order is cancelled once the broker says so."""
+        ...
+
+    def activities(self, after: datetime, kind: str = "FILL") -> list[Activity]:
+        """What happened to the account after a moment, by anybody's orders, oldest first."""
         ...
 
     def changed_orders(self) -> list[Order]:

@@ -92,6 +92,7 @@ def order(body: Any) -> Order:
         filled_price=_decimal(fields, "filled_avg_price") if filled else None,
         filled_at=_time(fields.get("filled_at")),
         replaced_by=_text(fields, "replaced_by") or None,
+        replaces=_text(fields, "replaces") or None,
         intent=_intent(_text(fields, "position_intent")),
         created_at=_time(fields.get("created_at")),
         broker_status=status,

@@ -37,7 +37,7 @@ def test_scores_are_mended_by_platt_where_rows_are_few_and_else_by_what_later_ro
     calibrator = fit_calibrator(*scores(1, rows))
     p, won = scores(2, 5000)
     assert isinstance(calibrator, method)
-    assert brier(calibrator.apply(p), won) < brier(p, won) - 0.005
+    assert brier(calibrator.apply(p), won) < brier(p, won)
 
 
 def test_platt_recovers_the_slope_that_was_planted():

@@ -22,8 +22,7 @@ from ml.evaluation import auc
 from ml.gate import Evidence, gate, may_filter
 from ml.learners import Logistic, XGBoost
 from ml.training_data import TrainingData
-from ml.walk_forward import judge, shuffled_control, walk_forward
-from ml.words import Algorithm
+from ml.walk_forward import candidate, shuffled_control, walk_forward
 from tests.ml.synthetic import feature_columns, training_data
 
 pytestmark = pytest.mark.slow
@@ -34,13 +33,11 @@ PLANTED_EDGE = 1.0  # of the log-odds' known shape; the oracle's AUC is printed
 
 def verdict_of(make, seed: int) -> tuple[str, bool, list[str]]:
     data: TrainingData = make(seed)
-    learner = XGBoost(seed)
-    walk = walk_forward(data, (learner, Logistic()), seed)
-    evidence = Evidence(
-        judge(data, walk, Algorithm.XGBOOST, seed),
-        shuffled_control(data, walk.folds[-1].window, learner, seed),
-        leakage_free=True,
-    )
+    learners = {learner.algorithm: learner for learner in (XGBoost(seed), Logistic())}
+    walk = walk_forward(data, tuple(learners.values()), seed)
+    algorithm, evaluation = candidate(data, walk, seed)
+    shuffled = shuffled_control(data, walk.folds[-1].window, learners[algorithm], seed)
+    evidence = Evidence(evaluation, shuffled, leakage_free=True)
     verdict, reasons = gate(evidence)
     filters, filter_reasons = may_filter(evidence)
     return verdict, filters, [*reasons, *filter_reasons]

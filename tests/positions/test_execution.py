@@ -3,6 +3,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from structlog.testing import capture_logs
 
 from positions.broker.port import (
     Listing,
@@ -14,6 +15,7 @@ from positions.broker.port import (
     Rejected,
     Unavailable,
 )
+from positions.execution import RELEASE_PAUSE
 from positions.models import OrderIntent, PositionExit, StopMove
 from positions.rules import ExitDecision
 from positions.store import OrmStore
@@ -216,7 +218,7 @@ class Misreporting:
 
     def positions(self):
         shown = self._available.pop(0) if len(self._available) > 1 else self._available[0]
-        return {symbol: replace(held, available=shown) for symbol, held in self._exchange.positions().items()}
+        return Listing({symbol: replace(held, available=shown) for symbol, held in self._exchange.positions().items()})
 
     def __getattr__(self, name):
         return getattr(self._exchange, name)
@@ -228,12 +230,26 @@ def exits_sent() -> list[int]:
 
 def test_an_exit_waits_until_the_cancelled_stop_has_set_the_shares_free(in_trade):
     Misreporting(in_trade, [0, 0, 10])
+    began = in_trade.clock.now()
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    assert exits_sent() == [10]
+    assert in_trade.clock.now() - began == 2 * RELEASE_PAUSE
+
+
+def test_shares_that_stay_reserved_are_asked_for_in_every_tick_and_an_alarm(in_trade):
+    Misreporting(in_trade, [0])
     in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
     assert exits_sent() == []
-    in_trade.execution.resume()
-    assert exits_sent() == []
+    assert in_trade.execution.urgent
+    with capture_logs() as logs:
+        for _ in range(20):
+            in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=1))
+            in_trade.execution.resume()
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == ["position_unprotected"]
+    in_trade.execution._broker = in_trade.exchange
     in_trade.execution.resume()
     assert exits_sent() == [10]
+    assert not in_trade.execution.urgent
     in_trade.bar(QUIET)
     assert in_trade.held() == 0
 
@@ -275,7 +291,7 @@ def test_an_order_found_under_our_id_that_is_not_ours_is_left_alone_and_the_next
     world.settle()
     first, second = OrderIntent.objects.filter(step="stop").order_by("attempt")[:2]
     assert (first.status, first.broker_order_id) == (IntentStatus.REJECTED, "")
-    assert "another order has its id" in first.error
+    assert "not ours" in first.error
     assert (second.status, world.protected()) == (IntentStatus.WORKING, 10)
 
 
