@@ -1,5 +1,6 @@
 """From a model's raw score to a probability, in plain numbers that need no library to apply."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,15 +81,19 @@ def fit_platt(p: Floats, won: NDArray[np.bool_]) -> Platt:
 
     A falling line would turn the model's ranking round; then the level alone is fitted.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     wins, losses = int(won.sum()), int((~won).sum())
     target = np.where(won, (wins + 1) / (wins + 2), 1 / (losses + 2))
-    fitted = LogisticRegression(C=WEAKEST_PENALTY, tol=1e-8, max_iter=1000).fit(
-        np.tile(_logit(p), 2)[:, None],
-        np.repeat([1, 0], len(p)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
+    with warnings.catch_warnings():
+        # On a handful of rows Newton's steps may fail; scikit-learn then goes on by the slower way, and says so.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = LogisticRegression(C=WEAKEST_PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=1000).fit(
+            np.tile(_logit(p), 2)[:, None],
+            np.repeat([1, 0], len(p)),
+            sample_weight=np.concatenate([target, 1 - target]),
+        )
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     return Platt(slope, intercept) if slope > 0 else Platt(0.0, float(_logit(target.mean())))
 
