@@ -15,12 +15,14 @@ from ml.ml_system import MLSystem
 from ml.predictor import Predictor
 from ml.words import PredictionMode
 from positions import live_settings
+from positions.books import is_at_alpaca, is_live
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Broker
 from positions.clock import Clock, ReplayClock
 from positions.execution import Execution
 from positions.exit_monitor import ExitMonitor
+from positions.fees import RATES
 from positions.history import TradeHistory
 from positions.loop import Desk, TradingLoop, replay_bar
 from positions.market.bars import BarHistory, SessionBars, Universe
@@ -92,7 +94,9 @@ def wire(
     system = MLSystem(
         book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()), writer
     )
-    execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
+    installation = settings.INSTALLATION if is_at_alpaca(book) else "sim"
+    rates = RATES if is_live(book) else ()
+    execution = Execution(broker, store, clock, installation, options.exits.cost_per_share, rates)
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(
         book=book,
