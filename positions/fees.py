@@ -34,7 +34,7 @@ RATES = (
 def regulatory_fees(
     day: date, side: Side, quantity: int, entry: Decimal, exit_price: Decimal, rates: Sequence[FeeRates] = RATES
 ) -> Decimal:
-    """Dollars for a whole trade closed on a day, SEC and TAF each rounded up to a cent; before all rates, the oldest."""
+    """Dollars for a whole trade closed on a day, SEC and TAF each rounded up to a cent; before all rates the first."""
     rate = max((each for each in rates if each.since <= day), key=lambda each: each.since, default=rates[0])
     sold = quantity * (exit_price if side is Side.LONG else entry)
     sec = _up_to_a_cent(sold * rate.sec_per_dollar)

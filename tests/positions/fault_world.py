@@ -509,8 +509,9 @@ class World:
             self.processes.append(second)
             self._tick(second)
         fault = self.plan.get(number)
-        if fault is None:
+        if fault not in FAULTS.get(type(step), ()):
             return honest(step)
+        assert fault is not None
         return self._break(fault, step, honest, store)
 
     def _break(self, fault: Fault, step: Step, honest: Callable[[Step], Any], store: TableStore) -> Any:
@@ -567,14 +568,21 @@ class World:
     def run(self) -> None:
         """Play until all is quiet; `stuck` where that never comes."""
         for _ in range(PATIENCE):
-            for number in range(len(self.processes)):
-                self._live(number)
-            self.broker.trade()
             urgent = any(process.urgent for process in self.processes)
-            self.clock.sleep_until(self.clock.now() + timedelta(seconds=1 if urgent else 10))
+            self.turn(seconds=1 if urgent else 10)
             if self._is_quiet():
                 return
         self.stuck = True
+
+    def turn(self, seconds: int) -> None:
+        """Every process ticks, what is under way arrives, and time passes."""
+        for number in range(len(self.processes)):
+            self._live(number)
+        self.broker.trade()
+        self.clock.sleep_until(self.clock.now() + timedelta(seconds=seconds))
+
+    def start_another(self) -> None:
+        self.processes.append(self._process())
 
     def _live(self, number: int) -> None:
         try:
