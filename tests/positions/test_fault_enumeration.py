@@ -6,6 +6,7 @@ Nothing is sampled. What must hold is written in `fault_world.World.problems`.
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from itertools import chain, count
 from typing import Any
 
@@ -84,6 +85,24 @@ def test_no_fault_and_no_pair_of_faults_at_any_call_does_harm(job, capsys):
         sys.stdout.write(f"\n{job}: {schedules:,} schedules, {len(wrong)} violations ")
     assert not wrong, wrong[:5]
     assert schedules > 5_000
+
+
+@pytest.mark.parametrize("job", Job)
+def test_shares_stand_without_a_stop_or_a_closing_order_for_a_moment_only(job):
+    clean, *broken = singles(job, real)
+    assert clean.longest_naked <= timedelta(seconds=1)
+    longest = max(broken, key=lambda world: world.longest_naked)
+    assert longest.longest_naked <= timedelta(seconds=10), told(longest)
+
+
+def test_a_stop_refused_while_its_entry_still_works_waits_for_the_end_of_that():
+    world = World(Job.ENTRY, {2: Fault.PARTIAL})
+    world.run()
+    assert world.calls[2] is Send
+    assert world.problems() == []
+    stops = [each for each in world.tables.of(OrderIntent) if each["step"] == IntentStep.STOP]
+    assert [each["status"] for each in stops] == [IntentStatus.REJECTED, IntentStatus.WORKING]
+    assert "wash trade" in stops[0]["error"]
 
 
 # -- each rule of the protocol carries weight
