@@ -7,7 +7,7 @@ outcome is looked up before anything is sent again.
 """
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from positions.broker.port import (
     Unavailable,
 )
 from positions.clock import Clock
+from positions.fees import FeeRates, regulatory_fees
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
@@ -167,8 +168,10 @@ _ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price",
 class Execution:
     """Performs what strategy, monitors and events ask for, for one book at one broker.
 
-    `cost_per_share` is what fills cost in dollars a share and side. `entered_listeners` hear of every entry, and again
-    where it fills further; `closed_listeners` of every trade that ends.
+    `installation` and the book make order ids that no other installation gives. `cost_per_share` is what fills are
+    taken to cost in dollars a share and side; where there are `fee_rates`, a trade that ends is charged these instead.
+    `entered_listeners` hear of every entry, and again where it fills further; `closed_listeners` of every trade that
+    ends.
     """
 
     def __init__(
@@ -178,11 +181,13 @@ class Execution:
         clock: Clock,
         installation: str,
         cost_per_share: float,
+        fee_rates: Sequence[FeeRates] = (),
     ) -> None:
         self._broker = broker
         self._store = store
         self._clock = clock
         self.cost_per_share = Decimal(repr(cost_per_share))
+        self._fee_rates = fee_rates
         self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
@@ -857,7 +862,7 @@ class Execution:
         value = sum((quantity * price for quantity, price in fills), start=Decimal(0))
         trade.exit_price = (value / sum(quantity for quantity, _ in fills)).quantize(Decimal("0.000001"))
         self._protected_until(mine, trade.exited_at)
-        trade.fees = 2 * trade.quantity * self.cost_per_share
+        trade.fees = self._fees(trade, trade.exit_price)
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
@@ -871,6 +876,14 @@ class Execution:
         else:
             yield _update(trade, _RESULT_FIELDS)
         self._over(trade)
+
+    def _fees(self, trade: Trade, exit_price: Decimal) -> Decimal:
+        assert trade.entry_price is not None
+        if not self._fee_rates:
+            return 2 * trade.quantity * self.cost_per_share
+        return regulatory_fees(
+            trade.session, Side(trade.side), trade.quantity, trade.entry_price, exit_price, self._fee_rates
+        )
 
     def _sold_by_others(self, mine: LiveTrade) -> Generator[Step, Any, tuple[Decimal, datetime]]:
         """Price and time at which others closed what was left: by the broker's fills, else the last price known."""

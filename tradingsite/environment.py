@@ -63,14 +63,24 @@ def state_folder(path: Path) -> Path:
 
 
 def installation_secret(path: Path) -> str:
-    """The secret of this installation, made on first use and readable by its owner only.
+    """The secret of this installation, made on first use and readable by its owner only."""
+    return _kept(path, secrets.token_urlsafe(50))
+
+
+def installation_id(path: Path) -> str:
+    """Eight letters and digits that name this installation, made on first use: a database that is restored keeps it."""
+    return _kept(path, secrets.token_hex(4))
+
+
+def _kept(path: Path, text: str) -> str:
+    """What the file says, the text if there is none yet.
 
     Written aside and linked into place, so that two processes starting at once read the same one.
     """
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(50))
+        draft.write_text(text)
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
         draft.unlink()

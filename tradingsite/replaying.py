@@ -14,12 +14,14 @@ from ml.feature_writer import MemoryWriter, Writer
 from ml.ml_system import MLSystem
 from ml.serving import Serving
 from positions import live_settings
+from positions.books import is_at_alpaca, is_live
 from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Broker
 from positions.clock import Clock, ReplayClock
 from positions.execution import Execution
 from positions.exit_monitor import ExitMonitor
+from positions.fees import RATES
 from positions.history import TradeHistory
 from positions.loop import Desk, TradingLoop, replay_bar
 from positions.market.bars import BarHistory, SessionBars, Universe
@@ -89,11 +91,21 @@ def wire(
     for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
         history.add(trade)
     extractor = FeatureExtractor(bank, market, history)
+<<<<<<< HEAD
     if serving is None:
         serving = Serving(book)
         serving.refresh()
     system = MLSystem(book, feed, extractor, history, serving.served, writer or MemoryWriter(serving.explain))
     execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
+=======
+    predictor = Predictor.champion_of(book)
+    system = MLSystem(
+        book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()), writer
+    )
+    installation = settings.INSTALLATION if is_at_alpaca(book) else "sim"
+    rates = RATES if is_live(book) else ()
+    execution = Execution(broker, store, clock, installation, options.exits.cost_per_share, rates)
+>>>>>>> execution
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(
         book=book,

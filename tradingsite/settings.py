@@ -16,6 +16,7 @@ from tradingsite.environment import (
     env_list,
     env_number,
     env_str,
+    installation_id,
     installation_secret,
     read_env_file,
     state_folder,
@@ -27,6 +28,7 @@ VAR_DIR = state_folder(Path(env_str("VAR_DIR", str(BASE_DIR / "var"))))
 
 DEBUG = env_bool("DEBUG", False)
 SECRET_KEY = env_str("SECRET_KEY", "") or installation_secret(VAR_DIR / "secret_key")
+INSTALLATION = installation_id(VAR_DIR / "installation")
 MODEL_SIGNING_KEY = env_str("MODEL_SIGNING_KEY", "") or SECRET_KEY
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", "")

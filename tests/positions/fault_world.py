@@ -486,7 +486,9 @@ class World:
         self.tables = _beginning(self.job, self.broker)
         self.tables.one_exit_a_trade = self.one_exit_a_trade
         self.processes = [self._process()]
-        self.entered = self.stuck = False
+        self.entered = self.stuck = self._killed = False
+        self._naked_since: datetime | None = None
+        self.longest_naked = timedelta(0)
 
     def _process(self) -> Execution:
         store = TableStore("simulated", self.tables)
@@ -509,8 +511,9 @@ class World:
             self.processes.append(second)
             self._tick(second)
         fault = self.plan.get(number)
-        if fault is None:
+        if fault not in FAULTS.get(type(step), ()):
             return honest(step)
+        assert fault is not None
         return self._break(fault, step, honest, store)
 
     def _break(self, fault: Fault, step: Step, honest: Callable[[Step], Any], store: TableStore) -> Any:
@@ -567,20 +570,38 @@ class World:
     def run(self) -> None:
         """Play until all is quiet; `stuck` where that never comes."""
         for _ in range(PATIENCE):
-            for number in range(len(self.processes)):
-                self._live(number)
-            self.broker.trade()
-            urgent = any(process.urgent for process in self.processes)
-            self.clock.sleep_until(self.clock.now() + timedelta(seconds=1 if urgent else 10))
+            self.turn(seconds=1 if self._killed or any(process.urgent for process in self.processes) else 10)
             if self._is_quiet():
                 return
         self.stuck = True
+
+    def turn(self, seconds: int) -> None:
+        """Every process ticks, what is under way arrives, and time passes."""
+        self._killed = False
+        for number in range(len(self.processes)):
+            self._live(number)
+        self._watch_protection()
+        self.broker.trade()
+        self.clock.sleep_until(self.clock.now() + timedelta(seconds=seconds))
+
+    def _watch_protection(self) -> None:
+        sales = [order for order in self.broker.working() if order.side is OrderSide.SELL]
+        if self.broker.held <= sum(order.quantity - order.filled_quantity for order in sales):
+            self._naked_since = None
+        elif self._naked_since is None:
+            self._naked_since = self.clock.now()
+        if self._naked_since is not None:
+            self.longest_naked = max(self.longest_naked, self.clock.now() - self._naked_since)
+
+    def start_another(self) -> None:
+        self.processes.append(self._process())
 
     def _live(self, number: int) -> None:
         try:
             self._tick(self.processes[number])
         except Killed:
             self.processes[number] = self._process()
+            self._killed = True
 
     def _tick(self, process: Execution) -> None:
         """What a monitor does in a tick: hear the news, take up what is owed, ask for what its rules say."""

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from positions.broker.port import (
     Listing,
+    NotNow,
     OrderKind,
     OrderRequest,
     OrderSide,
@@ -15,7 +16,7 @@ from positions.broker.port import (
     Rejected,
     Unavailable,
 )
-from positions.execution import RELEASE_PAUSE
+from positions.execution import MOVE_PAUSE, RELEASE_PAUSE
 from positions.models import OrderIntent, PositionExit, StopMove
 from positions.rules import ExitDecision
 from positions.store import OrmStore
@@ -25,6 +26,7 @@ from tests.positions.world import START, World, batch, trade_plan
 pytestmark = pytest.mark.django_db
 
 LEAVE = ExitDecision(ExitReason.TIME_LIMIT, {"minutes": 15})
+ABOVE = (101.5, 101.6, 101.4, 101.5)
 QUIET = (100.0, 100.2, 99.8, 100.0)
 
 
@@ -125,6 +127,60 @@ def test_a_stop_move_that_is_refused_leaves_the_old_stop_standing(in_trade):
     assert mine.trade.stop_price == 99
     assert not mine.trade.breakeven_set
     assert in_trade.protected() == 10
+
+
+def test_a_stop_move_that_is_refused_for_now_is_owed_and_made_once_the_market_is_open(in_trade):
+    mine = in_trade.store.live["KO"]
+    in_trade.bar(ABOVE)
+    honest = in_trade.exchange.replace_stop
+    asked = []
+
+    def after_hours(*args):
+        asked.append(args)
+        raise NotNow("cannot replace order in accepted status")
+
+    in_trade.exchange.replace_stop = after_hours
+    assert not in_trade.execution.move_to_breakeven(mine, Decimal("100.02"), {})
+    for _ in range(60):
+        in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=10))
+        in_trade.settle()
+    assert len(asked) == 1 + 600 / MOVE_PAUSE.total_seconds()
+    assert (mine.trade.stop_price, in_trade.protected(), StopMove.objects.get().status) == (99, 10, "owed")
+    assert not in_trade.execution.urgent
+    in_trade.exchange.replace_stop = honest
+    in_trade.clock.sleep_until(in_trade.clock.now() + MOVE_PAUSE)
+    in_trade.settle()
+    assert (mine.trade.stop_price, in_trade.protected()) == (Decimal("100.02"), 10)
+    assert StopMove.objects.get().status == StopMoveStatus.CONFIRMED
+    assert OrderIntent.objects.filter(step="move").count() == 1
+
+
+def test_a_stop_move_that_is_owed_does_not_hold_up_an_exit(in_trade):
+    in_trade.bar(ABOVE)
+
+    def after_hours(*args):
+        raise NotNow("cannot replace order in accepted status")
+
+    in_trade.exchange.replace_stop = after_hours
+    in_trade.execution.move_to_breakeven(in_trade.store.live["KO"], Decimal("100.02"), {})
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 101.5)
+    in_trade.bar(ABOVE)
+    assert [trade.exit_reason for trade in in_trade.closed] == [ExitReason.TIME_LIMIT]
+    assert StopMove.objects.get().status == StopMoveStatus.REFUSED
+
+
+def test_a_position_closed_by_hand_ends_as_manual_at_the_price_it_was_sold_for(in_trade):
+    (stop,) = in_trade.exchange.open_orders().values()
+    in_trade.exchange.cancel(stop.id)
+    in_trade.exchange.submit(
+        OrderRequest("hand", "KO", OrderSide.SELL, OrderKind.MARKET, 10, PositionIntent.SELL_TO_CLOSE)
+    )
+    in_trade.bar((100.6, 100.7, 100.5, 100.6))
+    in_trade.bar(QUIET)
+    (trade,) = in_trade.closed
+    assert (trade.exit_reason, trade.exit_price) == (ExitReason.MANUAL, Decimal("100.6"))
+    assert in_trade.exchange.open_orders() == {}
+    assert PositionExit.objects.count() == 0
 
 
 def test_a_stop_cancelled_behind_our_back_is_placed_again(in_trade):

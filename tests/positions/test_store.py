@@ -1,20 +1,21 @@
-"""One contract for both stores: what the database's constraints refuse, memory refuses too."""
+"""One contract for all stores: what the database refuses, memory refuses too, and so do the fault tests' tables."""
 
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
-from positions.store import Duplicate, MemoryStore, OrmStore
+from positions.store import Duplicate, MemoryStore, OrmStore, StoreUnavailable
 from positions.words import ExitReason, ExitStatus, IntentStep, Outcome, Side, StopMoveStatus, TradeStatus
+from tests.positions.fault_world import TableStore
 from tests.positions.world import MINUTE, START, trade_plan
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(params=[OrmStore, MemoryStore])
+@pytest.fixture(params=[OrmStore, MemoryStore, TableStore])
 def store(request):
     return request.param("simulated")
 
@@ -117,6 +118,10 @@ def test_what_has_ended_is_in_the_database_with_all_its_rows(store):
     store.update(closed(trade), "status", "outcome", "exit_reason", "pnl", "exited_at")
     if isinstance(store, MemoryStore):
         store.flush()
+    if isinstance(store, TableStore):
+        assert store.tables.of(Trade)[0]["status"] == TradeStatus.CLOSED
+        assert sorted(each["status"] for each in store.tables.of(PositionExit)) == ["done", "superseded"]
+        return
     saved = Trade.objects.get()
     assert saved.status == TradeStatus.CLOSED
     assert saved.intents.count() == 1
@@ -141,6 +146,7 @@ def plan_ended(trade: Trade) -> Trade:
     return trade
 
 
+@pytest.mark.parametrize("store", [OrmStore, MemoryStore], indirect=True)
 def test_a_plan_that_ends_after_its_trade_is_in_the_row_and_leaves_the_next_trade_of_the_symbol_alone(store):
     first, second = trade_plan(), trade_plan(at=START + MINUTE)
     store.insert(first)
@@ -160,6 +166,7 @@ def test_a_plan_that_ends_after_its_trade_is_in_the_row_and_leaves_the_next_trad
     )
 
 
+@pytest.mark.parametrize("store", [OrmStore, MemoryStore], indirect=True)
 def test_a_plan_is_unfinished_from_its_entry_to_its_end_whether_the_trade_is_closed_or_not(store):
     trade = trade_plan()
     store.insert(trade)
@@ -171,6 +178,103 @@ def test_a_plan_is_unfinished_from_its_entry_to_its_end_whether_the_trade_is_clo
     assert store.unfinished_plans(trade.session) == [trade]
     store.plans_ended([plan_ended(trade)])
     assert store.unfinished_plans(trade.session) == []
+
+
+@pytest.fixture(params=[OrmStore, TableStore])
+def two_processes(request):
+    """Two stores over the same rows, each with a trade that owes a move, has an exit under way and one order."""
+    first = request.param("simulated")
+    trade = entered(trade_plan())
+    trade.stop_price = Decimal(99)
+    first.insert(trade, an_intent(trade))
+    first.insert(an_exit(trade))
+    first.insert(a_move(trade))
+    return first, OrmStore("simulated") if request.param is OrmStore else TableStore("simulated", first.tables)
+
+
+def test_rows_of_one_insert_are_stored_all_or_none(two_processes):
+    first, _ = two_processes
+    trade = first.live["KO"].trade
+    with pytest.raises(Duplicate):
+        first.insert(an_intent(trade, "two"), an_intent(trade, "one"))
+    assert [intent.client_order_id for intent in first.live["KO"].intents] == ["one"]
+    first.insert(an_intent(trade, "two"))
+
+
+def test_an_order_is_not_journaled_by_a_process_that_does_not_know_of_the_last_one(two_processes):
+    first, second = two_processes
+    first.insert(an_intent(first.live["KO"].trade, "two"))
+    with pytest.raises(Duplicate):
+        second.insert(an_intent(second.live["KO"].trade, "three"))
+    second.reload("KO")
+    second.insert(an_intent(second.live["KO"].trade, "three"))
+
+
+def test_nothing_is_added_to_a_trade_that_another_process_has_ended_and_reading_it_again_says_so(two_processes):
+    first, second = two_processes
+    first.update(closed(first.live["KO"].trade), "status", "outcome", "exit_reason", "pnl", "exited_at")
+    stale = second.live["KO"].trade
+    with pytest.raises(Duplicate):
+        second.insert(an_intent(stale, "two"))
+    stale.status = TradeStatus.EXITING
+    with pytest.raises(Duplicate):
+        second.update(stale, "status")
+    ended = second.reload("KO")
+    assert ended is stale
+    assert (ended.status, ended.outcome) == (TradeStatus.CLOSED, Outcome.LOSS)
+    assert second.live == {}
+
+
+@pytest.mark.parametrize(
+    ("of", "field", "further", "behind"),
+    [
+        ("trade", "stop_price", Decimal("100.02"), Decimal(99)),
+        ("trade", "quantity", 11, 10),
+        ("intent", "filled_quantity", 10, 5),
+        ("intent", "finished_at", START, None),
+        ("move", "status", StopMoveStatus.CONFIRMED, StopMoveStatus.REFUSED),
+    ],
+)
+def test_a_stale_process_does_not_take_back_what_another_one_wrote(two_processes, of, field, further, behind):
+    def row_of(store):
+        mine = store.live["KO"]
+        return {"trade": mine.trade, "intent": mine.intents[0], "move": mine.moves[0]}[of]
+
+    first, second = two_processes
+    setattr(row_of(first), field, further)
+    first.update(row_of(first), field)
+    setattr(row_of(second), field, behind)
+    with pytest.raises(Duplicate):
+        second.update(row_of(second), field)
+    second.reload("KO")
+    assert getattr(row_of(second), field) == further
+
+
+def test_changes_that_belong_together_are_saved_all_or_none(two_processes):
+    first, second = two_processes
+    first.live["KO"].moves[0].status = StopMoveStatus.CONFIRMED
+    first.update(first.live["KO"].moves[0], "status")
+    trade, move = second.live["KO"].trade, second.live["KO"].moves[0]
+    trade.stop_price, move.status = Decimal("100.02"), StopMoveStatus.REFUSED
+    with pytest.raises(Duplicate):
+        second.update_all([(trade, ("stop_price",)), (move, ("status",))])
+    second.reload("KO")
+    assert second.live["KO"].trade.stop_price == 99
+
+
+def test_a_database_that_does_not_answer_is_told_from_a_row_that_is_wrong(monkeypatch):
+    store = OrmStore("simulated")
+    trade = trade_plan()
+
+    def down(*args, **options):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trade, "save", down)
+        with pytest.raises(StoreUnavailable):
+            store.insert(trade)
+    assert store.live == {}
+    store.insert(trade)
 
 
 def test_after_a_restart_the_live_trades_are_back_with_their_rows():

@@ -9,6 +9,7 @@ import numpy as np
 from positions.broker.exchange import SimulatedExchange
 from positions.clock import ReplayClock
 from positions.execution import Execution
+from positions.fees import FeeRates
 from positions.market.bars import BarBatch, Universe
 from positions.models import Trade
 from positions.store import MemoryStore, OrmStore
@@ -58,11 +59,12 @@ class World:
     cost: float = 0.01
     now: datetime = START
     closed: list[Trade] = field(default_factory=list)
+    fee_rates: tuple[FeeRates, ...] = ()
 
     def __post_init__(self) -> None:
         self.exchange = SimulatedExchange(UNIVERSE, cost_per_share=self.cost)
         self.clock = ReplayClock(self.now)
-        self.execution = Execution(self.exchange, self.store, self.clock, "test", self.cost)
+        self.execution = Execution(self.exchange, self.store, self.clock, "test", self.cost, self.fee_rates)
         self.execution.closed_listeners.append(self.closed.append)
 
     def bar(self, ko: Prices = NO_BAR, f: Prices = NO_BAR) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tradingsite.environment import BadEnvironment, env_bool, env_list, env_number, installation_secret, read_env_file
+from tradingsite.environment import (
+    BadEnvironment,
+    env_bool,
+    env_list,
+    env_number,
+    installation_id,
+    installation_secret,
+    read_env_file,
+)
 
 READ = set(
     re.findall(
@@ -80,6 +88,13 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) 
     assert len(installation_secret(path)) >= 50
     assert installation_secret(path) == path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_installation_keeps_the_name_it_was_given_and_no_two_share_one(tmp_path: Path) -> None:
+    name = installation_id(tmp_path / "installation")
+    assert len(name) == 8
+    assert installation_id(tmp_path / "installation") == name
+    assert installation_id(tmp_path / "other") != name
 
 
 def test_the_site_over_https_passes_djangos_deployment_checks(tmp_path: Path) -> None:
