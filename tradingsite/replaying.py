@@ -91,21 +91,13 @@ def wire(
     for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
         history.add(trade)
     extractor = FeatureExtractor(bank, market, history)
-<<<<<<< HEAD
     if serving is None:
         serving = Serving(book)
         serving.refresh()
     system = MLSystem(book, feed, extractor, history, serving.served, writer or MemoryWriter(serving.explain))
-    execution = Execution(broker, store, clock, "sim", options.exits.cost_per_share)
-=======
-    predictor = Predictor.champion_of(book)
-    system = MLSystem(
-        book, feed, extractor, history, predictor, PredictionMode(live_settings.prediction_mode()), writer
-    )
     installation = settings.INSTALLATION if is_at_alpaca(book) else "sim"
     rates = RATES if is_live(book) else ()
     execution = Execution(broker, store, clock, installation, options.exits.cost_per_share, rates)
->>>>>>> execution
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(
         book=book,
