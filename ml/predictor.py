@@ -193,8 +193,11 @@ class Predictor:
 
     @cached_property
     def trained_until(self) -> datetime:
-        """When the last trade ended that it was trained on, aware UTC."""
-        return datetime.fromisoformat(self.model.manifest["last_closed_at"]).replace(tzinfo=UTC)
+        """When the last trade ended that it was trained on, aware UTC. Raises ModelUnusable."""
+        ended = self.model.manifest.get("last_closed_at")
+        if ended is None:
+            raise ModelUnusable(f"model {self.model} does not say which trades it learned from; train a new one")
+        return datetime.fromisoformat(ended).replace(tzinfo=UTC)
 
     @cached_property
     def learned_until(self) -> datetime:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
 import structlog
-from django.db import Error, connection, connections
+from django.db import connection, connections
 
 from ml.models import MLModel
 from ml.predictor import Contribution, FeatureRow, ModelUnusable, Predictor
@@ -43,7 +43,8 @@ class Serving:
     """Holds a book's predictors, loaded and warm; `served` gives them as they are at the moment.
 
     `refresh` asks the database who serves now and loads what is new before it takes the place of what was. `start` has
-    a thread do so every EVERY_S seconds until `close`; while the database is away, what is loaded goes on serving.
+    a thread do so every EVERY_S seconds until `close`; while that fails, as without a database, what is loaded goes on
+    serving.
     """
 
     def __init__(self, book: str) -> None:
@@ -126,10 +127,10 @@ class Serving:
             while not self._closing.wait(EVERY_S):
                 try:
                     self.refresh()
-                except Error as error:
+                except Exception as error:  # noqa: BLE001  # a thread that ended would hear of nothing more
                     connections.close_all()
                     if not away:
-                        log.warning("models_not_refreshed", book=self.book, error=str(error))
+                        log.warning("models_not_refreshed", book=self.book, error=repr(error))
                     away = True
                 else:
                     if away:

@@ -124,6 +124,21 @@ class TestLive:
             time.sleep(0.1)
         assert [entry["event"] for entry in logs] == ["models_not_refreshed", "models_refreshed_again"]
 
+    @pytest.mark.filterwarnings("error")
+    def test_a_mode_that_is_none_leaves_what_is_loaded_serving_and_the_next_promotion_is_heard_of(
+        self, make, monkeypatch
+    ):
+        old, new = make(champion=True), make("two")
+        monkeypatch.setattr(module, "EVERY_S", 0.01)
+        with running() as serving, capture_logs() as logs:
+            set_mode("Filter")
+            assert within(5, lambda: [entry["event"] for entry in logs] == ["models_not_refreshed"])
+            assert (model_of(serving), serving.served().mode) == (old, PredictionMode.SHADOW)
+            set_mode("filter")
+            promote(new, "simulated", "ada", "better")
+            assert within(5, lambda: model_of(serving) == new)
+            assert serving.served().mode is PredictionMode.FILTER
+
     def test_closing_ends_the_thread(self):
         with running() as serving:
             assert serving._thread.is_alive()
@@ -279,6 +294,12 @@ class TestLearningOn:
         assert self.p(refreshed()) == before
         self.closed(5)
         assert self.p(refreshed()) != before
+
+    def test_a_candidate_that_does_not_say_what_it_learned_from_is_refused_and_the_champion_serves(self, make):
+        champion = make(champion=True)
+        make("online", manifest={})
+        served = refreshed().served()
+        assert (served.champion.model, served.candidate) == (champion, None)
 
     def test_it_learns_from_each_closed_trade_once(self, online):
         serving = refreshed()
