@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ml.feature_writer import FeatureWriter
+from ml.serving import Serving
 from positions.broker.exchange import SimulatedExchange
 from positions.clock import ReplayClock
 from positions.loop import TradingLoop
@@ -55,11 +56,15 @@ def batch_of(start: datetime, length: timedelta, rows: list[Bar], universe: Univ
 class Live:
     """One book's desk at a simulated exchange; everything it knows of today came through `arrived`, bar by bar."""
 
-    def __init__(self, book: str, feed: ReplayFeed, writer: FeatureWriter | None) -> None:
+    def __init__(
+        self, book: str, feed: ReplayFeed, writer: FeatureWriter | None, serving: Serving | None = None
+    ) -> None:
         options = ReplayOptions.in_force()
         self.exchange = SimulatedExchange(feed.universe, cost_per_share=options.exits.cost_per_share)
         self.clock, self.arrived = ReplayClock(datetime.min.replace(tzinfo=UTC)), SimpleQueue[list[Bar]]()
-        wired = wire(book, feed.name, feed.universe, options, self.exchange, OrmStore(book), self.clock, writer)
+        wired = wire(
+            book, feed.name, feed.universe, options, self.exchange, OrmStore(book), self.clock, writer, serving
+        )
         self.system, self.loop = wired.system, TradingLoop(wired.desk)
         self.universe, self.past = feed.universe, BarHistory()
 
@@ -92,9 +97,11 @@ class Live:
         return batch
 
 
-def trade_live(book: str, feed: ReplayFeed, writer: FeatureWriter | None = None) -> None:
+def trade_live(
+    book: str, feed: ReplayFeed, writer: FeatureWriter | None = None, serving: Serving | None = None
+) -> None:
     """Warm up on stored sessions, then trade the others as they come; features go through `writer`."""
-    live = Live(book, feed, writer)
+    live = Live(book, feed, writer, serving)
     for bars, trading in feed.sessions():
         if trading:
             live.system.extractor.vix = feed.vix.before(bars.session.day) if feed.vix else None

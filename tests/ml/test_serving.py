@@ -13,14 +13,17 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from ml import serving as module
+from ml.feature_writer import FeatureWriter
 from ml.model_trainer import ModelTrainer
-from ml.models import MLModel, Prediction
+from ml.models import MLModel, Prediction, TradeFeatures
 from ml.registry import TRIAL, on_duty, promote
 from ml.serving import Serving
 from ml.words import Algorithm, Gate, PredictionMode
+from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
 from positions.words import Outcome
 from tests.factories import MLModelFactory, TradeFactory, features_of
+from tests.live import trade_live
 from tests.ml.synthetic import training_data
 
 SCORED = {"p_raw": 0.4, "p_win": 0.41, "p_geometry": 0.33, "decision": "take", "latency_us": 150.0}
@@ -138,6 +141,21 @@ class TestLive:
             promote(new, "simulated", "ada", "better")
             assert within(5, lambda: model_of(serving) == new)
             assert serving.served().mode is PredictionMode.FILTER
+
+    def test_a_session_traded_live_is_scored_by_both_models_and_told_what_moved_them(self, make, tmp_path):
+        champion, candidate = make(champion=True), make("two")
+        with running() as serving:
+            writer = FeatureWriter(tmp_path / "journal", serving.explain)
+            trade_live("simulated", SimulatedMarket(1, seed=4), writer, serving)
+            assert writer.close(30)
+        signals = set(TradeFeatures.objects.values_list("signal_key", flat=True))
+        assert len(signals) > 10
+        for model in (champion, candidate):
+            said = Prediction.objects.filter(model=model, mode="shadow")
+            assert set(said.values_list("signal_key", flat=True)) == signals
+            assert all(len(prediction.contributions) == 5 for prediction in said)
+            traded = Trade.objects.filter(outcome__isnull=False).values_list("signal_key", "outcome")
+            assert dict(said.filter(outcome__isnull=False).values_list("signal_key", "outcome")) == dict(traded)
 
     def test_closing_ends_the_thread(self):
         with running() as serving:

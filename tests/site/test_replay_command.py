@@ -63,6 +63,7 @@ def test_replay_trains_scores_and_tells_the_same_in_tables_and_json(
     assert summary["predictions"] == predictions.count() > 10
     assert summary["prediction_p99_ms"] > 0
     assert {prediction.mode for prediction in predictions} == {"shadow"}
+    assert all(len(prediction.contributions) == 5 for prediction in predictions)
     outcomes = dict(trades.values_list("signal_key", "outcome"))
     assert {each.signal_key: each.outcome for each in predictions} == {
         key: outcomes.get(key) for key in scored.values_list("signal_key", flat=True)
