@@ -122,6 +122,7 @@ def test_a_search_that_is_done_does_nothing_more_and_goes_on_when_more_is_asked(
     assert tried(storage, job) == tried(storage, at_once)
 
 
+@pytest.mark.slow
 def test_windows_side_by_side_make_the_trials_that_they_make_in_turn(storage):
     together, in_turn = small("together", 2)[:3], small("in turn", 2)[:3]
     assert last(tune(storage, together, 2)) == last(tune(storage, in_turn, 1))
@@ -129,6 +130,7 @@ def test_windows_side_by_side_make_the_trials_that_they_make_in_turn(storage):
         assert tried(storage, one) == tried(storage, other)
 
 
+@pytest.mark.slow
 def test_many_workers_may_begin_in_a_database_that_nobody_tuned_in(tmp_path):
     fresh = Storage(f"sqlite:///{tmp_path / 'db.sqlite3'}", {"timeout": 20})
     assert {standing.trials for standing in tune(fresh, small("fresh", 1)[:2], 5)} == {1}
@@ -143,6 +145,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_with_its_workers_and_goes_on_as_if_nothing_had_been(storage, tmp_path):
     """The workers hold the pipe that is read here: it ends when the last of them does."""
     killed, whole = small("killed", 5)[:2], small("whole", 5)[:2]
