@@ -96,6 +96,11 @@ class ReadChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Store what waits for the database; answered with the trades that others have ended meanwhile: [Trade]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """A moment for the broker to set shares free that a cancelled order held."""
 
@@ -134,7 +139,7 @@ MOST_STOPS = 24
 LEAST_RISK = Decimal("0.25")
 
 BrokerStep = ReadPositions | ReadOrders | ReadFills | ReadChanges | FindOrder | Send | Replace | Cancel
-Step = BrokerStep | Wait | Insert | Update
+Step = BrokerStep | Settle | Wait | Insert | Update
 Steps = Generator[Step, Any, None]
 
 _STATUS = {
@@ -216,6 +221,8 @@ class Execution:
 
     def take_events(self) -> bool:
         """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
+        for trade in self._perform(Settle()):
+            self._over(trade)
         try:
             changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
@@ -301,6 +308,8 @@ class Execution:
                 return self._store.update_all(changes)
             case Insert(rows):
                 return self._store.insert(*rows)
+            case Settle():
+                return self._store.settle(self._clock.now())
             case Wait():
                 return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
             case _:
@@ -508,6 +517,7 @@ class Execution:
         if len(refused) >= MOST_ATTEMPTS or _count(mine, IntentStep.STOP) >= MOST_STOPS:
             log.error("stop_given_up", trade=trade.signal_key, attempts=len(refused), todo="protect it by hand")
             self.owed.discard(trade.symbol)
+            self._reread.add(trade.symbol)  # perhaps another process's stop holds the shares
             return
         stop = trade.stop_price or trade.initial_stop
         intent = yield from self._journal(mine, IntentStep.STOP, quantity, stop)

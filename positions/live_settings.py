@@ -1,9 +1,33 @@
 """The live settings (edited in the admin, in force on the next tick) as the frozen values that rules take."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
 from constance import config
 from constance.utils import get_values_for_keys
+from django.db import InterfaceError, OperationalError
 
 from positions.rules import ExitSettings, RiskSettings
+
+log = structlog.get_logger(__name__)
+
+Value = TypeVar("Value")
+
+
+def last_known(read: Callable[[], Value]) -> Callable[[], Value]:
+    """The same, but what it said before where the database does not answer: exits go on. Reads once at once."""
+    known = read()
+
+    def read_or_remember() -> Value:
+        nonlocal known
+        try:
+            known = read()
+        except (OperationalError, InterfaceError) as error:
+            log.warning("settings_not_read", instead="those read last", error=str(error))
+        return known
+
+    return read_or_remember
 
 
 def exit_settings() -> ExitSettings:
