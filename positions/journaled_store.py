@@ -197,6 +197,9 @@ class JournaledStore:
             mine = _decoded(line)
             try:
                 self._store.put(mine)
+                known = self.live.get(mine.trade.symbol)
+                if known is not None and known.trade.signal_key == mine.trade.signal_key:
+                    known.trade.pk = mine.trade.pk  # another one where the database was restored
             except Duplicate as error:
                 log.error("trade_refused", trade=mine.trade.signal_key, kept_in=REFUSED, error=str(error))
                 self._lines.set_aside(line)

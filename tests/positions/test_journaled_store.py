@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from constance import config
 from django.db import OperationalError, connection, transaction
 from structlog.testing import capture_logs
 
@@ -16,7 +17,7 @@ from positions.live_settings import exit_settings, last_known
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision
 from positions.store import OrmStore, StoreUnavailable
-from positions.words import ExitReason, ExitStatus, IntentStatus, Outcome, StopMoveStatus, TradeStatus
+from positions.words import ExitReason, ExitStatus, IntentStatus, IntentStep, Outcome, TradeStatus
 from tests.positions.world import START, World, trade_plan
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -134,11 +135,12 @@ def test_no_entry_is_made_while_the_database_is_down_nor_before_the_journal_is_s
 
 def test_an_entry_that_was_stored_although_the_answer_was_lost_is_found_once_the_database_is_back(in_trade):
     plan = trade_plan("F")
-    OrmStore("simulated").insert(plan)
+    OrmStore("simulated").insert(plan, in_trade.execution._new_intent(plan, [], IntentStep.ENTRY, 10))
     with database_down():
         in_trade.execution.enter(trade_plan("F"))
     later(in_trade)
-    assert in_trade.store.live["F"].trade == plan
+    in_trade.bar(QUIET, QUIET)
+    assert (in_trade.store.live["F"].trade, in_trade.held("F")) == (plan, 10)
 
 
 def test_a_database_that_is_down_is_not_asked_at_every_call(in_trade):
@@ -223,13 +225,13 @@ def test_what_another_process_ended_meanwhile_stays_ended_and_is_told(in_trade):
     other = World(OrmStore("simulated"), now=in_trade.now)
     other.exchange = other.execution._broker = in_trade.exchange
     with database_down():
-        in_trade.execution.move_to_breakeven(in_trade.store.live["KO"], Decimal("98.5"), {})
+        in_trade.store.update(in_trade.store.live["KO"].trade, "unprotected_seconds")
     other.execution.exit(other.store.live["KO"], LEAVE, 100.0)
     other.bar(UP)
     later(in_trade)
     assert [trade.exit_reason for trade in in_trade.closed] == [ExitReason.TIME_LIMIT]
     assert (Trade.objects.get().status, PositionExit.objects.get().status) == (TradeStatus.CLOSED, ExitStatus.DONE)
-    assert not StopMove.objects.filter(status=StopMoveStatus.OWED).exists()
+    assert in_trade.store.live == {}
 
 
 def test_two_processes_that_decided_apart_keep_the_reason_that_was_stored_first(in_trade):
@@ -291,14 +293,14 @@ def test_a_start_without_a_database_says_so():
 
 
 def test_settings_that_cannot_be_read_are_those_read_last():
+    config.TIME_LIMIT_EXIT = False
     read = last_known(exit_settings)
-    with database_down(), capture_logs() as logs:
-        assert read() == exit_settings_before(read)
-    assert [each["event"] for each in logs] == ["settings_not_read"] * 2
-
-
-def exit_settings_before(read):
-    return read()
+    with database_down():
+        with capture_logs() as logs:
+            assert not read().time_limit
+        assert [each["event"] for each in logs] == ["settings_not_read"]
+        with pytest.raises(OperationalError):
+            exit_settings()
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite locks the whole database, see below")
