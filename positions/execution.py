@@ -317,14 +317,14 @@ class Execution:
 
     def _ask(self, step: BrokerStep) -> Any:
         match step:
+            case ReadChanges():
+                return self._broker.changed_orders()
             case ReadPositions():
                 return self._broker.positions()
             case ReadOrders():
                 return self._broker.open_orders()
             case ReadFills(after):
                 return self._broker.activities(after)
-            case ReadChanges():
-                return self._broker.changed_orders()
             case Send(request):
                 return self._broker.submit(request)
             case Cancel(order_id):
