@@ -41,9 +41,9 @@ class StoreUnavailable(Exception):
 class LiveTrade:
     """A trade that is not over, with the rows that belong to it, and what is known of it in this process only.
 
-    `sold_by_others`: shares that were bought and are neither held nor sold by us. `last_price`: the broker's. Times are
-    None where the thing is not so: shares stand without a stop or a closing order since, the broker shows no position
-    since, a stop move is to be tried again at.
+    `alarmed`: the alarm that was raised last, "" for none. `sold_by_others`: shares that were bought and are neither
+    held nor sold by us. `last_price`: the broker's. Times are None where the thing is not so: shares stand without a
+    stop or a closing order since, the broker shows no position since, a stop move is to be tried again at.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class LiveTrade:
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
         self.unprotected_since: datetime | None = None
-        self.alarmed = False
+        self.alarmed = ""
         self.sold_by_others = 0
         self.missing_since: datetime | None = None
         self.move_again_at: datetime | None = None
