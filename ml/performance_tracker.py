@@ -16,7 +16,6 @@ from ml.statistics import Floats
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
-
 #: What figures and reports are made of; any other column of a trade would be a query of its own.
 _READ = (
     "signal_key", "symbol", "side", "status", "session", "signal_at", "entered_at", "entry_price", "quantity",
