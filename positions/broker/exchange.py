@@ -188,7 +188,7 @@ class SimulatedExchange:
         if client_order_id in self._id_of_client_id:
             raise Rejected(f"client_order_id must be unique: {client_order_id}")
         if old.stop_price == stop_price:
-            raise Rejected("order parameters are not changed")
+            return old
         self._check_stop_price(old.symbol, old.side, stop_price)
         new_id = f"sim-{next(self._ids)}"
         self._change(replace(old, status=OrderStatus.REPLACED, replaced_by=new_id))
