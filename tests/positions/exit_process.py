@@ -75,7 +75,9 @@ class Run:
             broker = AlpacaBroker(TradingAccess("key", "secret", origin=self.spec["origin"]), clock)
             store = JournaledStore(OrmStore("simulated"), TradeJournal(Path(self.spec["folder"])))
             self.execution = Execution(broker, store, clock, "test", 0.01)
-            bank = IndicatorBank(Universe(("KO", "F"), ("", ""), ("", ""), (True, True), None))
+            symbols = tuple(sorted({"KO", *store.live}))
+            blank = ("",) * len(symbols)
+            bank = IndicatorBank(Universe(symbols, blank, blank, (True,) * len(symbols), None))
             bank.open_session(Session(START.date(), START, START + timedelta(hours=6)), MINUTE, BarHistory())
             self.monitors = (
                 ExitMonitor(bank, store, self.execution, ExitSettings),
@@ -141,8 +143,10 @@ class Run:
         mine = store.live.get("KO")
         if self.spec["job"] == "leave":
             return mine is None
+        if self.spec["job"] == "reconcile":
+            return all(each.trade.status == TradeStatus.OPEN for each in store.live.values())
         if mine is None or mine.trade.status != TradeStatus.OPEN:
-            return self.spec["job"] == "reconcile"
+            return False
         return mine.trade.breakeven_set or self.spec["job"] != "move"
 
 

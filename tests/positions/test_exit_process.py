@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.words import ExitStatus, TradeStatus
 from tests.positions.desk_over_http import RISEN, DeskOverHttp
 from tests.positions.stand_in import OPEN
-from tests.positions.world import BREAKEVEN, LEAVE
+from tests.positions.world import BREAKEVEN, LEAVE, trade_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -172,7 +175,7 @@ def test_a_process_killed_at_any_call_while_the_database_is_down_leaves_its_jour
 ):
     desk = fresh(alpaca, held)
     steps = processes.run(desk, "leave", down=True)["steps"]
-    assert processes.run(desk, "reconcile")["status"] == 0
+    assert processes.run(desk, "leave")["status"] == 0
     assert ended_as_it_should(desk, "leave") == []
     wrong = []
     for number in range(1, steps + 1):
@@ -196,3 +199,54 @@ def test_what_it_imports_weighs_and_takes_until_all_is_known(alpaca, processes, 
         )
     assert said["seconds"] <= 3
     assert said["megabytes"] <= 220
+
+
+def test_with_fifty_positions_all_are_protected_and_known_within_five_seconds_of_a_start(alpaca, tmp_path, capsys):
+    """From the start of a new process on; the stops of ten of them are gone, the exits of ten have begun."""
+    alpaca.reset(others=50, cash=1_000_000)
+    desk = DeskOverHttp(alpaca)
+    symbols = [f"T{number}" for number in range(50)]
+    for symbol in symbols:
+        desk.execution.enter(trade_plan(symbol, at=OPEN))
+    desk.clock.sleep_until(OPEN + timedelta(minutes=1))
+    desk.tick()
+    desk.clock.sleep_until(OPEN + timedelta(minutes=2))
+    desk.tick()
+    assert len(desk.working) == 50
+    for order in desk.working[:10]:
+        alpaca.client().cancel_order_by_id(order.id)
+    PositionExit.objects.bulk_create(
+        PositionExit(
+            book="simulated",
+            trade=trade,
+            rule=LEAVE.rule,
+            evidence={},
+            decided_at=OPEN + timedelta(minutes=2),
+            decided_price=Decimal(100),
+            quantity=10,
+        )
+        for trade in Trade.objects.filter(symbol__in=symbols[40:])
+    )
+    alpaca.go(60)
+    calls = sum(alpaca.server.requests.values())
+    began = time.monotonic()
+    processes = Processes(tmp_path)
+    try:
+        said = processes.run(desk, "reconcile")
+    finally:
+        seconds = time.monotonic() - began
+        processes.close()
+    assert said["status"] == 0
+    alpaca.go(5)
+    venue = alpaca.server.venue
+    covered = {order.symbol: order.quantity for order in desk.working}
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n50 positions: {seconds:.1f} s from the start, {said['seconds']:.1f} s after the imports, "
+            f"{sum(alpaca.server.requests.values()) - calls} requests "
+        )
+    assert set(venue.account.held) == set(symbols[:40])
+    assert covered == dict.fromkeys(symbols[:40], 10)
+    assert Trade.objects.filter(status=TradeStatus.CLOSED, exit_reason=LEAVE.rule).count() == 10
+    assert PositionExit.objects.filter(status=ExitStatus.DONE).count() == 10
+    assert seconds <= 5

@@ -287,6 +287,35 @@ def test_the_end_of_a_plan_waits_for_the_database_too(in_trade):
     assert (stored.status, stored.plan_outcome, stored.plan_r) == (TradeStatus.CLOSED, Outcome.WIN, 1.98)
 
 
+def test_a_deadlock_at_any_statement_of_an_exit_repeats_the_write_and_never_the_order(tmp_path):
+    def leave(failing: int) -> int:
+        """Leave with that statement failing; returns how many there were."""
+        world = World(JournaledStore(OrmStore("simulated"), TradeJournal(tmp_path / str(failing))))
+        world.execution.enter(trade_plan())
+        world.bar(QUIET)
+        statements = 0
+
+        def execute_or_fail(execute, *arguments):
+            nonlocal statements
+            statements += 1
+            if statements == failing:
+                raise OperationalError("deadlock detected")
+            return execute(*arguments)
+
+        with connection.execute_wrapper(execute_or_fail):
+            world.execution.exit(world.store.live["KO"], LEAVE, 100.0)
+            world.bar(UP)
+            later(world)
+        assert (world.held(), world.exchange.open_orders(), len(world.closed)) == (0, {}, 1)
+        assert PositionExit.objects.get().status == ExitStatus.DONE
+        assert OrderIntent.objects.filter(step="exit").get().status == IntentStatus.FILLED
+        Trade.objects.all().delete()
+        return statements
+
+    for failing in range(1, leave(0) + 1):
+        leave(failing)
+
+
 def test_a_start_without_a_database_says_so():
     with database_down(), pytest.raises(StoreUnavailable):
         OrmStore("simulated")
