@@ -4,7 +4,7 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -14,15 +14,13 @@ from django.db import IntegrityError, InterfaceError, OperationalError, connecti
 from django.db.models import Q
 
 from positions import bulk
+from positions.apps import LOCK_TIMEOUT_MS
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
 #: A row and the fields of it that are to be saved.
 Change = tuple[Row, tuple[str, ...]]
-
-#: A statement that takes longer is given up: an exit does not wait for the database.
-PATIENCE_MS = 2_000
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
 #: What was decided once is not decided again.
@@ -136,8 +134,11 @@ def _is_unique_violation(error: IntegrityError) -> bool:
 
 @contextmanager
 def _reaching_the_database() -> Iterator[None]:
-    """Raises Duplicate for a row that exists, StoreUnavailable where the database cannot be asked."""
+    """Raises Duplicate for a row that exists, StoreUnavailable where the database cannot be asked, or is locked."""
     try:
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
         yield
     except IntegrityError as error:
         if _is_unique_violation(error):
@@ -147,23 +148,6 @@ def _reaching_the_database() -> Iterator[None]:
         if not connection.in_atomic_block:
             connection.close()  # Django would go on with one that is broken
         raise StoreUnavailable(str(error)) from error
-
-
-@contextmanager
-def _transaction() -> Iterator[None]:
-    """As `_reaching_the_database`; a database that is slow, or a row that somebody holds locked, is none."""
-    with _reaching_the_database():
-        if connection.vendor == "sqlite":
-            _execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
-        with transaction.atomic():
-            if connection.vendor == "postgresql":
-                _execute(f"SET LOCAL statement_timeout = {PATIENCE_MS}")
-            yield
-
-
-def _execute(statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 def _not_further_than(row: Row, fields: tuple[str, ...]) -> Q:
@@ -241,7 +225,7 @@ class OrmStore:
             detach(self.live, row)
 
     def insert(self, *rows: Row) -> None:
-        with _transaction():
+        with _reaching_the_database(), transaction.atomic():
             if not isinstance(rows[0], Trade):
                 self._check_known(rows[0].trade)
             for row in rows:
@@ -262,7 +246,8 @@ class OrmStore:
         self.update_all([(row, fields)])
 
     def update_all(self, changes: Sequence[Change]) -> None:
-        with _transaction():
+        one_statement = len(changes) == 1
+        with _reaching_the_database(), nullcontext() if one_statement else transaction.atomic():
             for row, fields in changes:
                 values = {name: getattr(row, name) for name in fields}
                 allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
@@ -292,7 +277,7 @@ class OrmStore:
 
     def put(self, mine: LiveTrade) -> None:
         trade = mine.trade
-        with _transaction():
+        with _reaching_the_database(), transaction.atomic():
             stored = Trade.objects.select_for_update().filter(book=trade.book, signal_key=trade.signal_key).first()
             if stored is None:
                 trade.save(force_insert=True)
@@ -326,7 +311,7 @@ class OrmStore:
         return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
 
     def plans_ended(self, trades: list[Trade]) -> None:
-        with _transaction():
+        with _reaching_the_database(), transaction.atomic():
             Trade.objects.bulk_update(trades, _OF_THE_PLAN)
 
 

@@ -33,7 +33,7 @@ Prices = tuple[float, float, float, float]
 
 
 class DrawnMarket:
-    """Flat at 100 (KO, and `others` named T0, T1...), 10 (F) and 500 (SPY); the bars of KO's first minutes on Monday are
+    """Flat at 100 (KO, and `others` named T0, T1...), 10 (F) and 500 (SPY), KO's first bars on Monday
     as drawn (a `ReplayFeed`)."""
 
     name = Feed.SIMULATED
