@@ -157,7 +157,16 @@ class OrderIntentAdmin(ReadOnlyAdmin):
 @admin.register(WorkerLease)
 class WorkerLeaseAdmin(ReadOnlyAdmin):
     when_empty = "No job has run yet that only one process may do."
-    list_display = ("name", "book", "holder", "heartbeat_at", "expires_at", "last_error")
+    list_display = (
+        "name",
+        "book",
+        "holder",
+        "heartbeat_at",
+        "expires_at",
+        "tick_seconds",
+        "calls_a_tick",
+        "last_error",
+    )
     list_filter = (BookFilter,)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Protocol
 
 
@@ -12,6 +13,10 @@ class Clock(Protocol):
 
     def sleep_until(self, moment: datetime) -> None: ...
 
+    def wait(self, event: Event, until: datetime) -> None:
+        """Until the event is set, at most until the moment."""
+        ...
+
 
 class SystemClock:
     def now(self) -> datetime:
@@ -19,6 +24,9 @@ class SystemClock:
 
     def sleep_until(self, moment: datetime) -> None:
         time.sleep(max(0.0, (moment - self.now()).total_seconds()))
+
+    def wait(self, event: Event, until: datetime) -> None:
+        event.wait(max(0.0, (until - self.now()).total_seconds()))
 
 
 class ReplayClock:
@@ -32,6 +40,10 @@ class ReplayClock:
 
     def sleep_until(self, moment: datetime) -> None:
         self._now = max(self._now, moment)
+
+    def wait(self, event: Event, until: datetime) -> None:
+        if not event.is_set():
+            self.sleep_until(until)
 
 
 class FastClock:
@@ -49,6 +61,9 @@ class FastClock:
 
     def sleep_until(self, moment: datetime) -> None:
         time.sleep(max(0.0, (moment - self.now()).total_seconds() / self._speed))
+
+    def wait(self, event: Event, until: datetime) -> None:
+        event.wait(max(0.0, (until - self.now()).total_seconds() / self._speed))
 
     def jump(self, moment: datetime) -> None:
         """Skip what lies between, a night for instance."""

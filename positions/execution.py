@@ -8,6 +8,7 @@ outcome is looked up before anything is sent again.
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ from positions.broker.port import (
 )
 from positions.clock import Clock
 from positions.fees import FeeRates, regulatory_fees
+from positions.isolation import Isolate
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
@@ -188,6 +190,7 @@ class Execution:
         self._clock = clock
         self.cost_per_share = Decimal(repr(cost_per_share))
         self._fee_rates = fee_rates
+        self.isolate: Isolate = nullcontext
         self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
@@ -224,7 +227,8 @@ class Execution:
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
-                self._run(order.symbol, self._order_changed(mine, intent, order))
+                with self.isolate(order.symbol):
+                    self._run(order.symbol, self._order_changed(mine, intent, order))
         return bool(changed)
 
     def resume(self) -> None:
@@ -233,7 +237,8 @@ class Execution:
             self.owed.discard(symbol)
             if symbol in self._store.live:
                 mine = self._store.live[symbol]
-                self._run(symbol, self._resume(mine))
+                with self.isolate(symbol):
+                    self._run(symbol, self._resume(mine))
                 self._alarm(mine)
 
     @property
@@ -278,6 +283,10 @@ class Execution:
             self._reread.add(symbol)
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=symbol, error=str(error))
+        except Exception:  # a mistake, which others hear of: the position is looked at again all the same
+            self._reread.add(symbol)
+            self.owed.add(symbol)
+            raise
         self.owed.add(symbol)
         return False
 

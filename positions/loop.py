@@ -1,6 +1,7 @@
 """The main job: bars in, signals out, trades entered, watched and closed. The same object trades live and replays."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
+from positions.isolation import Isolate
 from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
@@ -53,6 +55,7 @@ class Desk:
     exit_settings: Callable[[], ExitSettings]
     risk_settings: Callable[[], RiskSettings]
     protections: bool
+    isolate: Isolate = nullcontext
 
 
 class TradingLoop:
@@ -103,7 +106,17 @@ class TradingLoop:
         self._give_up_old_entries(desk.bank.now)
         self._end_plans(self._ledger.on_bar(batch))
         for signal in self._signals():
-            self._consider(signal)
+            with desk.isolate(signal.key):
+                self._consider(signal)
+
+    def revise_bar(self, batch: BarBatch) -> None:
+        """The last bar of some symbols was corrected; `remember` was called before that bar."""
+        self._desk.bank.revise(batch)
+        self._desk.market.revise()
+
+    def remember(self) -> None:
+        """A bar is about to come that may be corrected later."""
+        self._desk.bank.remember()
 
     def _take_in(self, batch: BarBatch) -> None:
         self._desk.bank.update(batch)
@@ -145,11 +158,15 @@ class TradingLoop:
 
     def tick(self, now: datetime) -> None:
         """What every 10 seconds brings: the broker's news, what is owed, the exit rules."""
-        desk = self._desk
-        desk.execution.take_events()
-        if desk.execution.owed:
-            desk.execution.resume()
-        desk.exits.tick(now)
+        self.settle()
+        self._desk.exits.tick(now)
+
+    def settle(self) -> None:
+        """The broker's news and what is owed, whether the market is open or not."""
+        execution = self._desk.execution
+        execution.take_events()
+        if execution.owed:
+            execution.resume()
 
     def tick_breakeven(self) -> None:
         """What every 30 seconds brings."""

@@ -295,6 +295,8 @@ class WorkerLease(models.Model):
     acquired_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     expires_at = models.DateTimeField()
+    tick_seconds = models.FloatField(null=True, help_text="the longest look at the positions since the last heartbeat")
+    calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
 
     class Meta:

@@ -304,7 +304,7 @@ class AlpacaFeed:
     GRACE after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
     whole time, or has said nothing of that minute or a later one. That one rule is the catch-up after a start in
     mid-session, the backfill after a lost connection and the polling while the stream is silent. Bad prints are
-    quarantined first. `take_seen` hands out all that was seen, for StoredBars.
+    quarantined first. `take_seen` hands out all that was seen, for StoredBars. `arrived` is set when `take` has news.
 
     Bars come in on the stream's thread and are put together on another (`step` is one round of it); the rest is for the
     thread that trades. `rest` is used by the second only.
@@ -323,6 +323,7 @@ class AlpacaFeed:
         first: datetime | None = None,
         memory: PriceMemory | None = None,
         data_timeout: float = DATA_TIMEOUT,
+        arrived: threading.Event | None = None,
     ) -> None:
         self.name, self.universe, self.session = access.feed, universe, session
         self.counts = FeedCounts()
@@ -349,6 +350,7 @@ class AlpacaFeed:
         self._stream: StockDataStream | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._arrived = arrived or threading.Event()
 
     # For the thread that trades
 
@@ -436,7 +438,7 @@ class AlpacaFeed:
             try:
                 self.step()
             except AlpacaRefused as error:
-                self._arrivals.put(error)
+                self._hand_over(error)
                 return
             self._wake.wait(0.05)
             self._wake.clear()
@@ -515,7 +517,7 @@ class AlpacaFeed:
         if last.any():
             changed = _Minute.empty(len(self.universe))
             changed.put(placed.take(last))
-            self._arrivals.put(Arrival(changed.batch(self._start(self._next - 1)), revises=True))
+            self._hand_over(Arrival(changed.batch(self._start(self._next - 1)), revises=True))
 
     def _is_due(self) -> bool:
         now, end = self._clock.now(), self._start(self._next + 1)
@@ -575,8 +577,12 @@ class AlpacaFeed:
         accepted = np.flatnonzero(np.isfinite(batch.close))
         self._keep(self._next, pending, accepted)
         self._mark(np.full(len(accepted), self._next), accepted)
-        self._arrivals.put(Arrival(batch, revises=False))
+        self._hand_over(Arrival(batch, revises=False))
         self._next += 1
+
+    def _hand_over(self, news: "Arrival | AlpacaError") -> None:
+        self._arrivals.put(news)
+        self._arrived.set()
 
     def _mark(self, minutes: Whole, columns: Whole) -> None:
         self._got[minutes, columns] = True
