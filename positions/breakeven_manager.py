@@ -42,7 +42,7 @@ class BreakevenStopManager:
         candidates = [
             mine
             for mine in self._store.live.values()
-            if mine.trade.status == TradeStatus.OPEN and not mine.trade.breakeven_set
+            if mine.trade.status == TradeStatus.OPEN and mine.trade.managed and not mine.trade.breakeven_set
         ]
         if not candidates:
             return

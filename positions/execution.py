@@ -241,6 +241,17 @@ class Execution:
                     self._run(symbol, self._resume(mine))
                 self._alarm(mine)
 
+    def compare(self, positions: Listing[Position], orders: Listing[Order]) -> None:
+        """Hold what the broker shows against what is known; a trade that looks otherwise is owed a look."""
+        for symbol, mine in self._store.live.items():
+            if symbol not in positions.unreadable and not _agrees(mine, positions.get(symbol), orders):
+                self.owed.add(symbol)
+
+    def shares_of(self, symbol: str) -> int:
+        """Shares that our trade of a symbol holds as far as we know, negative when short."""
+        mine = self._store.live.get(symbol)
+        return 0 if mine is None else _sign(mine.trade) * _rest(mine)
+
     @property
     def urgent(self) -> bool:
         """Whether shares stand without a stop or a closing order: then the next tick is due within a second."""
@@ -939,6 +950,16 @@ def _covers(standing: list[OrderIntent], mine: LiveTrade) -> bool:
     """Whether exactly one stop stands, for exactly the shares held."""
     left = [intent.quantity - intent.filled_quantity for intent in standing]
     return left == [_rest(mine) - mine.sold_by_others]
+
+
+def _agrees(mine: LiveTrade, position: Position | None, orders: Listing[Order]) -> bool:
+    """Whether the broker shows the shares and the orders that this trade should have."""
+    shown = [intent for intent in mine.intents if intent.client_order_id in orders]
+    if shown != [intent for intent in mine.intents if intent.status == IntentStatus.WORKING]:
+        return False
+    held = _sign(mine.trade) * position.quantity if position else 0
+    standing = [intent for intent in shown if intent.step in _PROTECTING]
+    return held == _rest(mine) and (mine.trade.status != TradeStatus.OPEN or _covers(standing, mine))
 
 
 def _sign(trade: Trade) -> int:

@@ -74,7 +74,9 @@ class ExitMonitor:
         if self._seen == self._bank.version or not self.active:
             return
         self._seen = self._bank.version
-        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
+        open_trades = [
+            mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN and mine.trade.managed
+        ]
         if not open_trades:
             return
         settings = self._settings()
@@ -119,8 +121,9 @@ class ExitMonitor:
         return rules.check_momentum(position, market, settings)
 
     def leave_all(self, decision: ExitDecision) -> None:
-        """Get out of every open trade, whatever its bars say."""
-        for mine in [each for each in self._store.live.values() if each.trade.status == TradeStatus.OPEN]:
+        """Get out of every open trade that the rules watch, whatever its bars say."""
+        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
+        for mine in [each for each in open_trades if each.trade.managed]:
             with self._isolate(mine.trade.signal_key):
                 close = float(self._bank.close[self._bank.row_of[mine.trade.symbol]])
                 known = mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)

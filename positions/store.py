@@ -6,7 +6,6 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
-from decimal import Decimal
 from operator import attrgetter
 from typing import Protocol
 
@@ -106,8 +105,12 @@ class Store(Protocol):
         """Read a symbol's live trade again; returns the one that was live in memory and is over."""
         ...
 
-    def session_pnl(self, day: date) -> Decimal:
-        """Dollars after fees of the trades of a session that have closed."""
+    def closed_trades(self, day: date) -> list[Trade]:
+        """The trades of a session that have closed, in the order of their ends."""
+        ...
+
+    def orders_since(self, moment: datetime) -> int:
+        """How many orders were journaled from then on."""
         ...
 
     def unfinished_plans(self, day: date) -> list[Trade]:
@@ -246,10 +249,12 @@ class OrmStore:
                 self._take(trade)
         return None
 
-    def session_pnl(self, day: date) -> Decimal:
+    def closed_trades(self, day: date) -> list[Trade]:
         closed = Trade.objects.filter(book=self.book, session=day, status=TradeStatus.CLOSED)
-        total: Decimal | None = closed.aggregate(total=models.Sum("pnl"))["total"]
-        return total or Decimal(0)
+        return list(closed.order_by("exited_at", "id"))
+
+    def orders_since(self, moment: datetime) -> int:
+        return OrderIntent.objects.filter(book=self.book, created_at__gte=moment).count()
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         entered = Trade.objects.filter(book=self.book, session=day, entered_at__isnull=False)
@@ -308,9 +313,13 @@ class MemoryStore:
             if ended is not None:
                 self._ended.append(ended)
 
-    def session_pnl(self, day: date) -> Decimal:
-        results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)
-        return sum(results, start=Decimal(0))
+    def closed_trades(self, day: date) -> list[Trade]:
+        trades = [mine.trade for mine in self._ended if mine.trade.session == day]
+        return sorted((trade for trade in trades if trade.exited_at), key=attrgetter("exited_at"))
+
+    def orders_since(self, moment: datetime) -> int:
+        known = (*self._ended, *self.live.values())
+        return sum(intent.created_at >= moment for mine in known for intent in mine.intents)
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         trades = [mine.trade for mine in (*self._ended, *self.live.values())]

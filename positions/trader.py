@@ -19,6 +19,7 @@ from positions import breakeven_manager, exit_monitor
 from positions.broker.alpaca import AlpacaBroker, TradeUpdates
 from positions.broker.port import Account, Activity, Listing, Order, OrderRequest, Position
 from positions.clock import Clock
+from positions.halting import halted
 from positions.isolation import Isolation
 from positions.leases import Tenure
 from positions.loop import Desk, TradingLoop
@@ -26,7 +27,8 @@ from positions.market.bar_files import StoredBars
 from positions.market.bars import BarHistory
 from positions.market.calendar import NEW_YORK, Session, sessions_between
 from positions.market.feeds.alpaca import AlpacaError, AlpacaFeed, Arrival
-from positions.rules import check_session_close
+from positions.rules import ExitDecision, check_session_close
+from positions.words import ExitReason
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +161,7 @@ class Trader:
         self._feed: AlpacaFeed | None = None
         self._feed_again_at: datetime | None = None
         self._last_tick = clock.now()
-        self._last_bar_at = clock.now()
+        self._joined_at = self._last_bar_at = clock.now()
         self._pulse = Pulse()
         self._troubles: dict[str, str] = {}
 
@@ -195,7 +197,8 @@ class Trader:
             return
         self._loop.open_session(session, MINUTE, history)
         self._session = session
-        self._last_bar_at = max(session.open, self._clock.now())
+        self._joined_at = self._clock.now()
+        self._last_bar_at = max(session.open, self._joined_at)
         self._connect(session)
         try:
             while not self._is_over and self._clock.now() < session.close + LAST_BARS:
@@ -274,6 +277,7 @@ class Trader:
             else:
                 self._loop.tick(now)
                 self._leave_by_the_clock(now, self._session)
+                self._leave_if_told(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
             self._ticks_left -= 1
         pulse = self._pulse
@@ -294,6 +298,12 @@ class Trader:
         decision = check_session_close((session.close - now) / MINUTE, self._desk.exit_settings())
         if decision is not None:
             self._desk.exits.leave_all(decision)
+
+    def _leave_if_told(self, now: datetime, session: Session) -> None:
+        told = halted(self._desk.book)
+        if told is None or not told.flatten or not session.open <= now < session.close:
+            return
+        self._desk.exits.leave_all(ExitDecision(ExitReason.MANUAL, {"halted_by": told.by, "reason": told.reason}))
 
     # -- bars
 
@@ -321,7 +331,9 @@ class Trader:
             self._loop.remember()
             self._last_bar_at = self._clock.now()
             if self._clock.now() - batch.end > LATEST_BAR:
-                log.info("bar_caught_up", bar=batch.start, late_seconds=(self._clock.now() - batch.end).total_seconds())
+                if batch.end > self._joined_at:
+                    late = (self._clock.now() - batch.end).total_seconds()
+                    log.warning("bar_too_late", bar=batch.start, late_seconds=late, so="nothing is entered on it")
                 self._loop.catch_up(batch)
             else:
                 self._loop.on_bar(batch)

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
@@ -20,6 +20,7 @@ from positions import leases, live_settings
 from positions.broker.alpaca import TradeUpdates, TradingAccess
 from positions.broker.server_clock import StandsStill, server_clock
 from positions.clock import Clock, SystemClock
+from positions.halting import halted
 from positions.isolation import Isolation, TooManyFailures
 from positions.leases import LeaseTaken, Tenure
 from positions.loop import TradingLoop
@@ -31,10 +32,11 @@ from positions.market.feeds.alpaca import AlpacaAccess, AlpacaBars, AlpacaFeed
 from positions.market.feeds.fetching import fetch
 from positions.market.feeds.reading import BadBars
 from positions.models import LIVE_STATUSES, Instrument, Trade
+from positions.reconcile import Reconciler
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import OrmStore
 from positions.trader import LeasedBroker, Trader
-from positions.words import Feed
+from positions.words import ExternalMode, Feed
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
 from tradingsite.fitness import demand_fitness
 from tradingsite.kit.options import bad_input
@@ -94,6 +96,10 @@ class LiveOptions:
         if _database_answers():
             self._exits = live_settings.exit_settings()
         return self._exits
+
+    def external(self) -> ExternalMode:
+        """Read where the tables are about to be: without a database nothing is taken over."""
+        return live_settings.external_positions()
 
     @property
     def risk(self) -> RiskSettings:
@@ -259,19 +265,23 @@ def _trade(
         writer = FeatureWriter(settings.VAR_DIR / "journal", serving.explain)
         stack.callback(writer.close)
         wired = wire(book, at.feed, universe, options, leased, store, at.clock, writer, serving, isolation.of)
-        wired.desk.exits.active, wired.desk.breakeven.active = exits, breakeven
         updates = TradeUpdates(at.access, at.clock, Event())
+        desk = replace(wired.desk, is_halted=lambda: halted(book) is not None)
+        desk.exits.active, desk.breakeven.active = exits, breakeven
+        reconciler = Reconciler(
+            at.feed, leased, store, desk.execution, desk.bank, options.external, lambda: options.exits
+        )
         market = AlpacaMarket(at, universe, updates.wake)
         trader = Trader(
-            wired.desk,
-            TradingLoop(wired.desk),
+            desk,
+            TradingLoop(desk),
             broker,
             at.clock,
             held,
             market,
             updates,
             isolation,
-            lambda now: None,
+            reconciler.reconcile,
             sessions=sessions,
             ticks=ticks,
         )
