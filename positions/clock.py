@@ -50,20 +50,20 @@ class FastClock:
     """Runs `speed` times as fast as the system's clock from a moment on; can jump ahead, never back."""
 
     def __init__(self, start: datetime, speed: float) -> None:
-        self._speed = speed
+        self.speed = speed
         self._set(start)
 
     def _set(self, moment: datetime) -> None:
         self._from, self._since = moment, time.monotonic()
 
     def now(self) -> datetime:
-        return self._from + timedelta(seconds=(time.monotonic() - self._since) * self._speed)
+        return self._from + timedelta(seconds=(time.monotonic() - self._since) * self.speed)
 
     def sleep_until(self, moment: datetime) -> None:
-        time.sleep(max(0.0, (moment - self.now()).total_seconds() / self._speed))
+        time.sleep(max(0.0, (moment - self.now()).total_seconds() / self.speed))
 
     def wait(self, event: Event, until: datetime) -> None:
-        event.wait(max(0.0, (until - self.now()).total_seconds() / self._speed))
+        event.wait(max(0.0, (until - self.now()).total_seconds() / self.speed))
 
     def jump(self, moment: datetime) -> None:
         """Skip what lies between, a night for instance."""

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 
 import structlog
-from django.db import connections
 
 from positions.clock import Clock
 from positions.leases import LeaseTaken
@@ -42,7 +41,6 @@ class Isolation:
         except Exception as error:  # whatever it is, the other positions go on
             self.last_error = f"{what}: {error!r}"[:300]
             log.exception("failed", what=what)
-            connections["default"].close_if_unusable_or_obsolete()
             now = self._clock.now()
             self._failed_at.append(now)
             if len(self._failed_at) == MOST_FAILURES and now - self._failed_at[0] <= FAILURES_WITHIN:

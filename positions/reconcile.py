@@ -1,7 +1,7 @@
 """The account is the truth: what it shows is compared with what is known, at the start and every minute.
 
 A trade of ours that looks otherwise there is looked at by the exit protocol, which reads again before it acts. A
-position that is not ours is recorded as external and, by the setting EXTERNAL_POSITIONS or by a user's word, taken over.
+position that is not ours is recorded as external and, by the setting EXTERNAL_POSITIONS or a user's word, taken over.
 """
 
 from collections.abc import Callable

@@ -251,7 +251,7 @@ class Trader:
         woken = self._wake.is_set()
         self._wake.clear()
         if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
+            connection.close()  # the next query opens another one
         self._take_bars()
         now = self._clock.now()
         if self._exit_beat.is_due(now) or woken or (self._desk.execution.urgent and now - self._last_tick >= URGENT):

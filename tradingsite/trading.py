@@ -28,7 +28,7 @@ from positions.market.bar_files import HISTORY_SESSIONS, StoredBars
 from positions.market.bars import BarHistory, Universe
 from positions.market.calendar import Session, sessions_between
 from positions.market.feeds import simulated
-from positions.market.feeds.alpaca import AlpacaAccess, AlpacaBars, AlpacaFeed
+from positions.market.feeds.alpaca import GRACE, AlpacaAccess, AlpacaBars, AlpacaFeed
 from positions.market.feeds.fetching import fetch
 from positions.market.feeds.reading import BadBars
 from positions.models import LIVE_STATUSES, Instrument, Trade
@@ -49,17 +49,23 @@ LEASE_NAME, LEASE, STANDBY_LOOK_S = "trade", timedelta(seconds=12), 1.0
 #: Symbols that stand for the market, the first of these that is on the watchlist.
 INDEXES = ("SPY", "QQQ", simulated.INDEX)
 CALENDAR_DAYS = 2 * timedelta(days=HISTORY_SESSIONS)
+#: What a minute of bars may need on the way, in time of the wall.
+WIRES = timedelta(seconds=0.2)
 FAILED, INTERRUPTED = 1, 130
 
 
 @dataclass(frozen=True, slots=True)
 class Venue:
-    """Where a book is traded. `feed` names the bars: those of a simulated Alpaca are never taken for real ones."""
+    """Where a book is traded. `feed` names the bars: those of a simulated Alpaca are never taken for real ones.
+
+    `grace` is how long bars may be under way after their minute; a fast clock leaves the wires less time.
+    """
 
     access: TradingAccess
     data: AlpacaAccess
     clock: Clock
     feed: Feed
+    grace: timedelta = GRACE
 
     @property
     def is_simulated(self) -> bool:
@@ -79,7 +85,7 @@ def venue(book: str) -> Venue:
         raise bad_input(f"BOOK={book} is of real money and {access.origin} is simulated; use a book paper:<name>.")
     if data.origin.rstrip("/") != access.origin:
         raise bad_input(f"ALPACA_TRADING_URL={access.origin} is simulated; set ALPACA_DATA_URL to the same.")
-    return Venue(access, data, clock, Feed.SIMULATED)
+    return Venue(access, data, clock, Feed.SIMULATED, max(GRACE, clock.speed * WIRES))
 
 
 class LiveOptions:
@@ -136,7 +142,9 @@ class AlpacaMarket:
 
     def feed(self, session: Session) -> AlpacaFeed:
         at = self._venue
-        return AlpacaFeed(at.data, self._universe, session, at.clock, self._rest(), arrived=self._arrived)
+        return AlpacaFeed(
+            at.data, self._universe, session, at.clock, self._rest(), arrived=self._arrived, grace=at.grace
+        )
 
 
 def watchlist(book: str) -> Universe:

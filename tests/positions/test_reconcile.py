@@ -14,7 +14,7 @@ from positions.models import ExternalPosition, Trade
 from positions.reconcile import Reconciler
 from positions.rules import ExitSettings
 from positions.store import OrmStore
-from positions.words import ExternalMode, ExitReason, Feed, TradeStatus
+from positions.words import ExitReason, ExternalMode, Feed, TradeStatus
 from tests.positions.world import MINUTE, UNIVERSE, World, trade_plan
 
 pytestmark = pytest.mark.django_db
@@ -45,9 +45,7 @@ class Account:
 
     def by_hand(self, side: OrderSide, intent: PositionIntent, shares: int, price: float = 100.0) -> None:
         self.orders += 1
-        self.world.exchange.submit(
-            OrderRequest(f"hand-{self.orders}", "KO", side, OrderKind.MARKET, shares, intent)
-        )
+        self.world.exchange.submit(OrderRequest(f"hand-{self.orders}", "KO", side, OrderKind.MARKET, shares, intent))
         self.world.bar(at(price))
 
     def buys(self, shares: int) -> None:

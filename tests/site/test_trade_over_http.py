@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from alpaca.trading.client import TradingClient
+from constance import config
 from django.core.management import call_command
 
+from ml.features import FEATURES
 from ml.models import TradeFeatures
 from positions.market.bar_files import StoredBars
 from positions.market.bars import SessionBars
 from positions.market.calendar import session_of
 from positions.market.feeds.simulated import SimulatedMarket
-from positions.models import Instrument, PositionExit, Trade, WorkerLease
+from positions.models import ExternalPosition, Instrument, PositionExit, Trade, WorkerLease
 from positions.words import ExitStatus, Feed, TradeStatus
 from tests.runs import run
 from tests.site.test_alpaca_server_command import serving
@@ -39,6 +40,9 @@ class AsStored:
         self._stored = StoredBars(folder, Feed.SIMULATED)
         self.length, self.universe = self._stored.length, watchlist(BOOK)
 
+    def row(self, signal_key: str) -> int:
+        return self.universe.symbols.index(signal_key.partition("-")[0])
+
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         for day in self._stored.days():
             session = session_of(day)
@@ -56,7 +60,16 @@ def listed() -> None:
     )
 
 
+def features(book: str) -> dict[str, dict[str, Any]]:
+    names = [feature.name for feature in FEATURES if feature.group != "history"]
+    rows = TradeFeatures.objects.filter(book=book).values_list("signal_key", *names)
+    return {key: dict(zip(names, values, strict=True)) for key, *values in rows}
+
+
 def test_a_session_over_http_is_that_of_a_replay_of_its_bars(listed: None, settings: Any, tmp_path: Path) -> None:
+    """Signals and plans are equal to the last digit. Fills are not: over the wire an order meets its market seconds
+    after the bar, in a replay at the next bar's open."""
+    config.MAX_OPEN_POSITIONS, config.COOLDOWN_LOSSES, config.MAX_NOTIONAL = 1000, 0, 0.02
     with serving(tmp_path, "--speed", SPEED, "--seed", "7") as (_, origin):
         settings.BOOK, settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY = BOOK, "key", "secret"
         settings.ALPACA_TRADING_URL = settings.ALPACA_DATA_URL = origin
@@ -66,31 +79,30 @@ def test_a_session_over_http_is_that_of_a_replay_of_its_bars(listed: None, setti
         assert client.get_all_positions() == []
         assert client.get_orders() == []
         made = Decimal(client.get_account().equity) - 100_000
-        calls = requests.get(f"{origin}/control", timeout=5).json()["requests"]
 
     live = {trade.signal_key: trade for trade in Trade.objects.filter(book=BOOK)}
     closed = [trade for trade in live.values() if trade.status == TradeStatus.CLOSED]
-    assert len(closed) >= 10
+    assert len(closed) >= 50
     assert {trade.status for trade in live.values()} <= {TradeStatus.CLOSED, TradeStatus.CANCELLED}
     assert not PositionExit.objects.filter(book=BOOK, status=ExitStatus.PENDING).exists()
     assert made == sum(trade.pnl + trade.fees for trade in closed)
-    assert WorkerLease.objects.count() == 0
+    assert not ExternalPosition.objects.exists()
+    assert not WorkerLease.objects.exists()
 
-    run(AsStored(settings.VAR_DIR / "bars"))
+    bars = AsStored(settings.VAR_DIR / "bars")
+    run(bars)
     replayed = {trade.signal_key: trade for trade in Trade.objects.filter(book="simulated")}
-    signals = {
-        book: set(TradeFeatures.objects.filter(book=book).values_list("signal_key", flat=True))
-        for book in (BOOK, "simulated")
-    }
-    print(
-        len(signals[BOOK]),
-        sorted(k.split("-")[1] for k in signals["simulated"] - signals[BOOK]),
-        signals[BOOK] - signals["simulated"],
-    )
-    assert signals[BOOK] == signals["simulated"]
-    both = live.keys() & replayed.keys()
-    print(f"{len(live)} trades live, {len(replayed)} in the replay, {len(both)} in both; calls {calls}")  # noqa: T201
+    assert features(BOOK) == features("simulated")
+    both = sorted(live.keys() & replayed.keys())
+    print(f"{len(live)} trades over HTTP, {len(replayed)} in the replay, {len(both)} in both")  # noqa: T201  # the n
+    assert len(both) >= 0.9 * len(live.keys() | replayed.keys())
+    (values,) = [each.values for each, traded in bars.sessions() if traded]
+    session = session_of(DAY)
+    assert session is not None
     for key in both:
         ours, theirs = live[key], replayed[key]
         for plan in ("planned_entry", "initial_stop", "target", "signal_at", "entry_volume"):
             assert getattr(ours, plan) == getattr(theirs, plan), (key, plan)
+        minute = (ours.entered_at - session.open) // bars.length
+        low, high = values[2, minute, bars.row(key)], values[1, minute, bars.row(key)]
+        assert low - 0.02 <= float(ours.entry_price) <= high + 0.02, key

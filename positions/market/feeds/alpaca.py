@@ -301,7 +301,7 @@ class AlpacaFeed:
     """The live minute bars of one session, from `first` (the session's open unless told otherwise) to its close.
 
     `start` connects; `take` then gives one `BarBatch` for every minute, in order, as soon as all symbols have a bar or
-    GRACE after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
+    `grace` after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
     whole time, or has said nothing of that minute or a later one. That one rule is the catch-up after a start in
     mid-session, the backfill after a lost connection and the polling while the stream is silent. Bad prints are
     quarantined first. `take_seen` hands out all that was seen, for StoredBars. `arrived` is set when `take` has news.
@@ -324,6 +324,7 @@ class AlpacaFeed:
         memory: PriceMemory | None = None,
         data_timeout: float = DATA_TIMEOUT,
         arrived: threading.Event | None = None,
+        grace: timedelta = GRACE,
     ) -> None:
         self.name, self.universe, self.session = access.feed, universe, session
         self.counts = FeedCounts()
@@ -350,7 +351,7 @@ class AlpacaFeed:
         self._stream: StockDataStream | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._arrived = arrived or threading.Event()
+        self._arrived, self._grace = arrived or threading.Event(), grace
 
     # For the thread that trades
 
@@ -526,7 +527,7 @@ class AlpacaFeed:
         pending = self._pending.get(self._next)
         if pending is not None and pending.has.sum() == len(self._symbols):
             return True
-        return now >= end + GRACE and (self._stream_answers(end) or self._rest_answers(now))
+        return now >= end + self._grace and (self._stream_answers(end) or self._rest_answers(now))
 
     def _stream_answers(self, end: datetime) -> bool:
         """Whether the stream was there from the minute's end on and has spoken of that minute or a later one."""
@@ -537,10 +538,10 @@ class AlpacaFeed:
         """Whether REST was asked for the next minute, now or before; True too when waiting for it is over."""
         if self._next < self._rest_until:
             return True
-        until = min((now - GRACE - self.session.open) // MINUTE, self._minutes)
+        until = min((now - self._grace - self.session.open) // MINUTE, self._minutes)
         if now >= self._ask_rest_at and self._ask_rest(until):
             return True
-        over = now >= self._start(self._next + 1) + GRACE + REST_PATIENCE
+        over = now >= self._start(self._next + 1) + self._grace + REST_PATIENCE
         if over and self.is_connected and self._newest_of_stream >= self._next:
             self.counts.gaps += 1
             return True
