@@ -11,7 +11,7 @@ from alpaca.trading.client import TradingClient
 from constance import config
 from django.core.management import call_command
 
-from ml.features import FEATURES
+from ml.features import FEATURES, Group
 from ml.models import TradeFeatures
 from positions.market.bar_files import StoredBars
 from positions.market.bars import SessionBars
@@ -61,7 +61,7 @@ def listed() -> None:
 
 
 def features(book: str) -> dict[str, dict[str, Any]]:
-    names = [feature.name for feature in FEATURES if feature.group != "history"]
+    names = [feature.name for feature in FEATURES if feature.group is not Group.HISTORICAL]
     rows = TradeFeatures.objects.filter(book=book).values_list("signal_key", *names)
     return {key: dict(zip(names, values, strict=True)) for key, *values in rows}
 
