@@ -98,6 +98,11 @@ class ReadChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Store what waits for the database; answered with the trades that others have ended meanwhile: [Trade]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """A moment for the broker to set shares free that a cancelled order held."""
 
@@ -136,7 +141,7 @@ MOST_STOPS = 24
 LEAST_RISK = Decimal("0.25")
 
 BrokerStep = ReadPositions | ReadOrders | ReadFills | ReadChanges | FindOrder | Send | Replace | Cancel
-Step = BrokerStep | Wait | Insert | Update
+Step = BrokerStep | Settle | Wait | Insert | Update
 Steps = Generator[Step, Any, None]
 
 _STATUS = {
@@ -219,6 +224,8 @@ class Execution:
 
     def take_events(self) -> bool:
         """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
+        for trade in self._perform(Settle()):
+            self._over(trade)
         try:
             changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
@@ -254,18 +261,23 @@ class Execution:
 
     @property
     def urgent(self) -> bool:
-        """Whether shares stand without a stop or a closing order: then the next tick is due within a second."""
-        return any(mine.unprotected_since is not None for mine in self._store.live.values())
+        """Whether shares stand without a stop or a closing order, or an exit has just begun and is not sent yet: then
+        the next tick is due within a second."""
+        return any(
+            mine.unprotected_since is not None or (_held_up_since(mine) is not None and not mine.alarmed)
+            for mine in self._store.live.values()
+        )
 
     def _alarm(self, mine: LiveTrade) -> None:
-        since, now = mine.unprotected_since, self._clock.now()
-        if since is not None and now - since >= LONGEST_UNPROTECTED and not mine.alarmed:
-            mine.alarmed = True
+        unprotected, now = mine.unprotected_since, self._clock.now()
+        since, alarm = unprotected or _held_up_since(mine), "position_unprotected" if unprotected else "exit_held_up"
+        if since is not None and now - since >= LONGEST_UNPROTECTED and mine.alarmed != alarm:
+            mine.alarmed = alarm
             log.error(
-                "position_unprotected",
+                alarm,
                 trade=mine.trade.signal_key,
                 seconds=(now - since).total_seconds(),
-                todo="look at the account; it is tried again every second",
+                todo="look at the account; it is tried again in every tick",
             )
 
     def cancel_entry(self, mine: LiveTrade) -> None:
@@ -321,6 +333,8 @@ class Execution:
                 return self._store.update_all(changes)
             case Insert(rows):
                 return self._store.insert(*rows)
+            case Settle():
+                return self._store.settle(self._clock.now())
             case Wait():
                 return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
             case _:
@@ -328,14 +342,14 @@ class Execution:
 
     def _ask(self, step: BrokerStep) -> Any:
         match step:
+            case ReadChanges():
+                return self._broker.changed_orders()
             case ReadPositions():
                 return self._broker.positions()
             case ReadOrders():
                 return self._broker.open_orders()
             case ReadFills(after):
                 return self._broker.activities(after)
-            case ReadChanges():
-                return self._broker.changed_orders()
             case Send(request):
                 return self._broker.submit(request)
             case Cancel(order_id):
@@ -528,6 +542,7 @@ class Execution:
         if len(refused) >= MOST_ATTEMPTS or _count(mine, IntentStep.STOP) >= MOST_STOPS:
             log.error("stop_given_up", trade=trade.signal_key, attempts=len(refused), todo="protect it by hand")
             self.owed.discard(trade.symbol)
+            self._reread.add(trade.symbol)  # perhaps another process's stop holds the shares
             return
         stop = trade.stop_price or trade.initial_stop
         intent = yield from self._journal(mine, IntentStep.STOP, quantity, stop)
@@ -778,7 +793,7 @@ class Execution:
         if mine.unprotected_since is not None:
             mine.trade.unprotected_seconds += max(0.0, (moment - mine.unprotected_since).total_seconds())
             mine.unprotected_since = None
-            mine.alarmed = False
+            mine.alarmed = ""
 
     def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
         """A move that came to nothing is refused with its order."""
@@ -875,7 +890,7 @@ class Execution:
         else:
             assert last is not None
             trade.exited_at = last.finished_at or self._clock.now()
-            trade.exit_reason = ExitReason.BREAKEVEN_STOP if trade.breakeven_set else ExitReason.STOP
+            trade.exit_reason = ExitReason.STOP if last.stop_price == trade.initial_stop else ExitReason.BREAKEVEN_STOP
         by_exit = claimed is not None and by_others <= 0 and last is not None and last.step == IntentStep.EXIT
         if by_exit and claimed is not None:
             trade.exit_reason = claimed.rule
@@ -931,6 +946,13 @@ class Execution:
 
 def _finished(intent: OrderIntent) -> tuple[datetime, int]:
     return intent.finished_at or intent.created_at, intent.attempt
+
+
+def _held_up_since(mine: LiveTrade) -> datetime | None:
+    """When the exit was decided that no order carries out yet, None where one does or nothing leaves."""
+    if mine.exit is None or any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents):
+        return None
+    return mine.exit.decided_at
 
 
 def _update(row: Row, fields: tuple[str, ...]) -> Update:

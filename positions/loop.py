@@ -24,7 +24,7 @@ from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
 from positions.models import Trade
 from positions.rules import DayView, ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
-from positions.store import Store
+from positions.store import Store, StoreUnavailable
 from positions.strategy import Adviser, BadSignal, Signal, Strategy
 from positions.words import Feed, Outcome, Side, TradeStatus
 
@@ -250,7 +250,10 @@ class TradingLoop:
                 account = desk.broker.account()
             except BrokerError:
                 return "account_unknown"
-            reason = blocked(self._day(account, signal.at), risk)
+            try:
+                reason = blocked(self._day(account, signal.at), risk)
+            except StoreUnavailable:
+                reason = "database_away"
             if reason:
                 return reason
         quantity = whole_shares(float(entry), float(stop), float(account.equity), float(account.buying_power), risk)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from math import isfinite
 
 import structlog
+from django.db import InterfaceError, OperationalError
 
 from positions.broker.port import Broker, BrokerError, Listing, Order, Position
 from positions.execution import Execution
@@ -17,7 +18,7 @@ from positions.market.calendar import NEW_YORK
 from positions.market.indicators import IndicatorBank
 from positions.models import ExternalPosition, OrderIntent, Trade
 from positions.rules import ExitSettings, initial_stop, round_to_tick
-from positions.store import Duplicate, Store
+from positions.store import Duplicate, Store, StoreUnavailable
 from positions.words import ExternalMode, Feed, IntentStatus, IntentStep, Side, TradeStatus
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,12 @@ class Reconciler:
             log.warning("not_reconciled", book=self._store.book, error=str(error))
             return
         self._execution.compare(positions, orders)
+        try:
+            self._see_to_externals(positions, orders, now)
+        except (OperationalError, InterfaceError, StoreUnavailable) as error:
+            log.warning("external_positions_not_noted", book=self._store.book, error=str(error))
+
+    def _see_to_externals(self, positions: Listing[Position], orders: Listing[Order], now: datetime) -> None:
         rows = {row.symbol: row for row in ExternalPosition.objects.filter(book=self._store.book, gone_at=None)}
         found = self._externals(positions, now)
         self._forget(rows, found, positions, now)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cache
 from math import floor, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from positions.words import ExitReason, Side
 
@@ -66,8 +66,10 @@ class DayView:
     last_loss_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class PositionView:
+# Views are made of every open trade in every tick: a named tuple is made in a third of a frozen dataclass's time.
+
+
+class PositionView(NamedTuple):
     """What the rules need to know of an open trade. `risk` is R in dollars a share."""
 
     side: Side
@@ -88,8 +90,7 @@ class PositionView:
         return self.sign * (price - self.entry) - 2 * cost_per_share
 
 
-@dataclass(frozen=True, slots=True)
-class MarketView:
+class MarketView(NamedTuple):
     """A symbol's last completed bar and its momentum; NaN where not known."""
 
     high: float

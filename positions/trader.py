@@ -28,6 +28,7 @@ from positions.market.bars import BarHistory
 from positions.market.calendar import NEW_YORK, Session, sessions_between
 from positions.market.feeds.alpaca import AlpacaError, AlpacaFeed, Arrival
 from positions.rules import ExitDecision, check_session_close
+from positions.store import StoreUnavailable
 from positions.words import ExitReason
 
 log = structlog.get_logger(__name__)
@@ -193,9 +194,8 @@ class Trader:
     def _trade(self, session: Session) -> None:
         """One session, from before its open until its last bar is in."""
         history = self._history(session)
-        if history is None:
+        if history is None or not self._open(session, history):
             return
-        self._loop.open_session(session, MINUTE, history)
         self._session = session
         self._joined_at = self._clock.now()
         self._last_bar_at = max(session.open, self._joined_at)
@@ -214,6 +214,18 @@ class Trader:
             if self._feed is not None:
                 self._feed.stop()
             self._feed, self._session = None, None
+
+    def _open(self, session: Session, history: BarHistory) -> bool:
+        """Wait for a database that is away; False where it is over before."""
+        while not self._stopping:
+            try:
+                self._loop.open_session(session, MINUTE, history)
+            except StoreUnavailable as error:
+                log.warning("session_not_opened", error=str(error), so="positions are protected meanwhile")
+                self._round()
+            else:
+                return True
+        return False
 
     def _history(self, session: Session) -> BarHistory | None:
         """Read while the rounds go on, because it may take minutes; None where it is over before."""

@@ -113,9 +113,9 @@ def database(url: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
     elif config["ENGINE"].endswith("postgresql"):
-        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 5}
+        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 3}
         if env_bool("DATABASE_POOL", True):
-            config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+            config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 3}
     else:
         raise BadEnvironment(f"DATABASE_URL names a database that is not supported; {DATABASE_URLS}")
     return config

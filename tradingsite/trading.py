@@ -10,8 +10,6 @@ from threading import Event
 import structlog
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import Error as DatabaseFailed
-from django.db import connection
 from rich.console import Console
 
 from ml.feature_writer import FeatureWriter
@@ -22,6 +20,7 @@ from positions.broker.server_clock import StandsStill, server_clock
 from positions.clock import Clock, SystemClock
 from positions.halting import halted
 from positions.isolation import Isolation, TooManyFailures
+from positions.journaled_store import JournaledStore, TradeJournal
 from positions.leases import LeaseTaken, Tenure
 from positions.loop import TradingLoop
 from positions.market.bar_files import HISTORY_SESSIONS, StoredBars
@@ -36,7 +35,7 @@ from positions.reconcile import Reconciler
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import OrmStore
 from positions.trader import LeasedBroker, Trader
-from positions.words import ExternalMode, Feed
+from positions.words import Feed
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
 from tradingsite.fitness import demand_fitness
 from tradingsite.kit.options import bad_input
@@ -95,32 +94,17 @@ class LiveOptions:
 
     def __init__(self, strategy: str) -> None:
         self.strategy = strategy
-        self._exits, self._risk = live_settings.exit_settings(), live_settings.risk_settings()
+        self._exits = live_settings.last_known(live_settings.exit_settings)
+        self._risk = live_settings.last_known(live_settings.risk_settings)
+        self.external = live_settings.last_known(live_settings.external_positions)
 
     @property
     def exits(self) -> ExitSettings:
-        if _database_answers():
-            self._exits = live_settings.exit_settings()
-        return self._exits
-
-    def external(self) -> ExternalMode:
-        """Read where the tables are about to be: without a database nothing is taken over."""
-        return live_settings.external_positions()
+        return self._exits()
 
     @property
     def risk(self) -> RiskSettings:
-        if _database_answers():
-            self._risk = live_settings.risk_settings()
-        return self._risk
-
-
-def _database_answers() -> bool:
-    """Without a database constance would answer with its defaults."""
-    try:
-        connection.ensure_connection()
-    except DatabaseFailed:
-        return False
-    return True
+        return self._risk()
 
 
 class AlpacaMarket:
@@ -265,8 +249,11 @@ def _trade(
     held.renew()
     universe = watchlist(book)
     options, isolation = LiveOptions(strategy), Isolation(at.clock)
-    store, leased = OrmStore(book), LeasedBroker(broker, held)
+    leased = LeasedBroker(broker, held)
     with ExitStack() as stack:
+        lines = TradeJournal(settings.VAR_DIR / "trade_journal")
+        stack.callback(lines.close)
+        store = JournaledStore(OrmStore(book), lines)
         serving = Serving(book)
         serving.start()
         stack.callback(serving.close)

@@ -9,10 +9,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from ml.journal import Journal
 from ml.models import DriftCheck, MLModel, Prediction
 from ml.registry import promote
 from ml.words import Gate, ModelStatus
+from positions.journal import Journal
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import fill_tables, make_session, permit
