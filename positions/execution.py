@@ -8,6 +8,7 @@ outcome is looked up before anything is sent again.
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ from positions.broker.port import (
 )
 from positions.clock import Clock
 from positions.fees import FeeRates, regulatory_fees
+from positions.isolation import Isolate
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
@@ -193,6 +195,7 @@ class Execution:
         self._clock = clock
         self.cost_per_share = Decimal(repr(cost_per_share))
         self._fee_rates = fee_rates
+        self.isolate: Isolate = nullcontext
         self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
@@ -231,7 +234,8 @@ class Execution:
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
-                self._run(order.symbol, self._order_changed(mine, intent, order))
+                with self.isolate(order.symbol):
+                    self._run(order.symbol, self._order_changed(mine, intent, order))
         return bool(changed)
 
     def resume(self) -> None:
@@ -240,8 +244,20 @@ class Execution:
             self.owed.discard(symbol)
             if symbol in self._store.live:
                 mine = self._store.live[symbol]
-                self._run(symbol, self._resume(mine))
+                with self.isolate(symbol):
+                    self._run(symbol, self._resume(mine))
                 self._alarm(mine)
+
+    def compare(self, positions: Listing[Position], orders: Listing[Order]) -> None:
+        """Hold what the broker shows against what is known; a trade that looks otherwise is owed a look."""
+        for symbol, mine in self._store.live.items():
+            if symbol not in positions.unreadable and not _agrees(mine, positions.get(symbol), orders):
+                self.owed.add(symbol)
+
+    def shares_of(self, symbol: str) -> int:
+        """Shares that our trade of a symbol holds as far as we know, negative when short."""
+        mine = self._store.live.get(symbol)
+        return 0 if mine is None else _sign(mine.trade) * _rest(mine)
 
     @property
     def urgent(self) -> bool:
@@ -290,6 +306,10 @@ class Execution:
             self._reread.add(symbol)
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=symbol, error=str(error))
+        except Exception:  # a mistake, which others hear of: the position is looked at again all the same
+            self._reread.add(symbol)
+            self.owed.add(symbol)
+            raise
         self.owed.add(symbol)
         return False
 
@@ -952,6 +972,16 @@ def _covers(standing: list[OrderIntent], mine: LiveTrade) -> bool:
     """Whether exactly one stop stands, for exactly the shares held."""
     left = [intent.quantity - intent.filled_quantity for intent in standing]
     return left == [_rest(mine) - mine.sold_by_others]
+
+
+def _agrees(mine: LiveTrade, position: Position | None, orders: Listing[Order]) -> bool:
+    """Whether the broker shows the shares and the orders that this trade should have."""
+    shown = [intent for intent in mine.intents if intent.client_order_id in orders]
+    if shown != [intent for intent in mine.intents if intent.status == IntentStatus.WORKING]:
+        return False
+    held = _sign(mine.trade) * position.quantity if position else 0
+    standing = [intent for intent in shown if intent.step in _PROTECTING]
+    return held == _rest(mine) and (mine.trade.status != TradeStatus.OPEN or _covers(standing, mine))
 
 
 def _sign(trade: Trade) -> int:

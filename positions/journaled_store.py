@@ -7,7 +7,6 @@ process may be killed at any point of storing; what others wrote meanwhile is ne
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -211,8 +210,11 @@ class JournaledStore:
         log.warning("database_is_back", stored=len(self._waiting))
         self._waiting, self.down, self._ask_at = [], False, None
 
-    def session_pnl(self, day: date) -> Decimal:
-        return self._store.session_pnl(day)
+    def closed_trades(self, day: date) -> list[Trade]:
+        return self._store.closed_trades(day)
+
+    def orders_since(self, moment: datetime) -> int:
+        return self._store.orders_since(moment)
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         return self._store.unfinished_plans(day)

@@ -11,6 +11,7 @@ from constance.models import Constance
 from django.db import InterfaceError, OperationalError
 
 from positions.rules import ExitSettings, RiskSettings
+from positions.words import ExternalMode
 
 log = structlog.get_logger(__name__)
 
@@ -71,13 +72,31 @@ def exit_settings() -> ExitSettings:
 
 def risk_settings() -> RiskSettings:
     """One query."""
-    value = _values(["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"])
+    value = _values(
+        [
+            "RISK_PER_TRADE",
+            "MAX_NOTIONAL",
+            "MAX_OPEN_POSITIONS",
+            "DAILY_LOSS_LIMIT",
+            "MAX_ORDERS_PER_MINUTE",
+            "COOLDOWN_LOSSES",
+            "COOLDOWN_MINUTES",
+        ]
+    )
     return RiskSettings(
         risk_per_trade=value["RISK_PER_TRADE"],
         max_notional=value["MAX_NOTIONAL"],
         max_open_positions=value["MAX_OPEN_POSITIONS"],
         daily_loss_limit=value["DAILY_LOSS_LIMIT"],
+        max_orders_per_minute=value["MAX_ORDERS_PER_MINUTE"],
+        cooldown_losses=value["COOLDOWN_LOSSES"],
+        cooldown_minutes=value["COOLDOWN_MINUTES"],
     )
+
+
+def external_positions() -> ExternalMode:
+    """One query."""
+    return ExternalMode(_values(["EXTERNAL_POSITIONS"])["EXTERNAL_POSITIONS"])
 
 
 def prediction_mode() -> str:

@@ -6,7 +6,6 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
-from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -85,6 +84,8 @@ class LiveTrade:
 class Store(Protocol):
     """One book's open business.
 
+    Reads raise StoreUnavailable where the database does not answer.
+
     Writes raise Duplicate where somebody else was first: where a unique constraint says no, where the trade of a row is
     over, or has orders in its journal that are not in `live`, or where the stored row is further than the one in hand.
     They raise StoreUnavailable where the database does not answer. `reload` mends `live` after either.
@@ -109,12 +110,16 @@ class Store(Protocol):
         """Read a symbol's live trade again; returns the one that was live in memory and is over."""
         ...
 
-    def settle(self, now: datetime) -> list[Trade]:
-        """Store what waits for the database, if anything does; returns the trades that others have ended meanwhile."""
+    def closed_trades(self, day: date) -> list[Trade]:
+        """The trades of a session that have closed, in the order of their ends."""
         ...
 
-    def session_pnl(self, day: date) -> Decimal:
-        """Dollars after fees of the trades of a session that have closed."""
+    def orders_since(self, moment: datetime) -> int:
+        """How many orders were journaled from then on."""
+        ...
+
+    def settle(self, now: datetime) -> list[Trade]:
+        """Store what waits for the database, if anything does; returns the trades that others have ended meanwhile."""
         ...
 
     def unfinished_plans(self, day: date) -> list[Trade]:
@@ -301,14 +306,19 @@ class OrmStore:
         """Nothing waits here."""
         return []
 
-    def session_pnl(self, day: date) -> Decimal:
+    def closed_trades(self, day: date) -> list[Trade]:
         closed = Trade.objects.filter(book=self.book, session=day, status=TradeStatus.CLOSED)
-        total: Decimal | None = closed.aggregate(total=models.Sum("pnl"))["total"]
-        return total or Decimal(0)
+        with _reaching_the_database():
+            return list(closed.order_by("exited_at", "id"))
+
+    def orders_since(self, moment: datetime) -> int:
+        with _reaching_the_database():
+            return OrderIntent.objects.filter(book=self.book, created_at__gte=moment).count()
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         entered = Trade.objects.filter(book=self.book, session=day, entered_at__isnull=False)
-        return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
+        with _reaching_the_database():
+            return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
 
     def plans_ended(self, trades: list[Trade]) -> None:
         with _reaching_the_database(), transaction.atomic():
@@ -388,9 +398,13 @@ class MemoryStore:
             if ended is not None:
                 self._ended.append(ended)
 
-    def session_pnl(self, day: date) -> Decimal:
-        results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)
-        return sum(results, start=Decimal(0))
+    def closed_trades(self, day: date) -> list[Trade]:
+        trades = [mine.trade for mine in self._ended if mine.trade.session == day]
+        return sorted((trade for trade in trades if trade.exited_at), key=attrgetter("exited_at"))
+
+    def orders_since(self, moment: datetime) -> int:
+        known = (*self._ended, *self.live.values())
+        return sum(intent.created_at >= moment for mine in known for intent in mine.intents)
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         trades = [mine.trade for mine in (*self._ended, *self.live.values())]

@@ -199,8 +199,10 @@ def test_a_journal_torn_at_any_byte_of_its_last_line_keeps_the_lines_before(in_t
         torn = folder / f"torn-{length}"
         torn.mkdir()
         (torn / f"dead{SUFFIX}").write_bytes(b"".join(before) + last[:length])
+        journal = TradeJournal(torn)
         with capture_logs() as logs:
-            left = TradeJournal(torn).left_behind()
+            left = journal.left_behind()
+        journal.close()
         assert left == [line[9:-1] for line in before]
         assert [each["event"] for each in logs] == (["journal_line_damaged"] if length else [])
     assert len(before) >= 2

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from positions import rules
-from positions.rules import ExitSettings, MarketView, PositionView, RiskSettings
+from positions.rules import DayView, ExitSettings, MarketView, PositionView, RiskSettings
 from positions.words import ExitReason, Side
 
 ENTERED = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
@@ -136,11 +136,18 @@ def test_a_size_never_exceeds_risk_notional_or_buying_power(entry, risk, equity,
     assert shares * entry <= min(equity * settings.max_notional, buying_power) * (1 + 1e-9)
 
 
-def test_entries_are_blocked_by_open_positions_and_by_the_days_loss():
+def test_each_protection_blocks_entries_and_says_which_it_is():
     settings = RiskSettings()
-    assert rules.blocked(9, 0.0, 100_000.0, settings) == ""
-    assert rules.blocked(10, 0.0, 100_000.0, settings) == "max_open_positions"
-    assert rules.blocked(0, -3_000.0, 100_000.0, settings) == "daily_loss_limit"
+    noon = datetime(2025, 5, 12, 16, tzinfo=UTC)
+    day = DayView(noon, False, 9, 0.0, 100_000.0, 59, 3, noon)
+    assert rules.blocked(day, settings) == ""
+    assert rules.blocked(replace(day, halted=True), settings) == "halted"
+    assert rules.blocked(replace(day, open_positions=10), settings) == "max_open_positions"
+    assert rules.blocked(replace(day, pnl=-3_000.0), settings) == "daily_loss_limit"
+    assert rules.blocked(replace(day, orders=60), settings) == "max_orders_per_minute"
+    assert rules.blocked(replace(day, losses=4), settings) == "cooldown"
+    assert rules.blocked(replace(day, losses=4, last_loss_at=noon - timedelta(minutes=30)), settings) == ""
+    assert rules.blocked(replace(day, losses=4), replace(settings, cooldown_losses=0)) == ""
 
 
 def test_the_settings_hash_changes_with_any_number():
