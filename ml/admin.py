@@ -10,7 +10,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from ml.features import FEATURES, Group
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
-from ml.registry import HEAVY
+from ml.registry import HEAVY, SERVICE
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 
@@ -108,22 +108,7 @@ class MLModelAdmin(ReadOnlyAdmin):
             "Out of sample",
             {"fields": ("metrics", "trained_on", "tested_on", "last_tested_on", "threshold")},
         ),
-        (
-            "Service",
-            {
-                "fields": (
-                    "status",
-                    "serving_book",
-                    "promoted_at",
-                    "promoted_by",
-                    "promotion_reason",
-                    "override_until",
-                    "archived_at",
-                    "archived_by",
-                    "archive_reason",
-                )
-            },
-        ),
+        ("Service", {"fields": SERVICE}),
         ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
         ("Importance", {"classes": ("collapse",), "fields": ("importance",)}),
         (

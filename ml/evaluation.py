@@ -1,12 +1,13 @@
 """What a model is worth on rows it never saw: every figure with its n, its interval and its baselines.
 
 Intervals are 95 %. They resample whole sessions, since the trades of one day are nearly one observation, and are the
-estimate plus and minus Student's quantile times the resampled standard error; the AUC's is the wider of that and
-DeLong's. An undefined figure is None. Baselines stand on the same rows: the majority class and the base rate *of these
-rows* (harder to beat than those of the training rows), geometry, risk / (risk + reward), and other rules given.
+estimate plus and minus Student's quantile times the resampled standard error. The AUC's is the wider of that and
+DeLong's; average precision's is made on the scale of log-odds, and the calibration error's allows for the error that
+chance alone shows. An undefined figure is None. Baselines stand on the same rows: the majority class and the base rate
+*of these rows* (harder to beat than those of the training rows), geometry, risk / (risk + reward), and other rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ RESAMPLES = 1000
 CALIBRATION_BINS = 10
 NEAREST_CERTAIN = 1e-6  # log-loss of a certainty that was wrong is finite
 DRAWS_AT_ONCE = 100
+HALVINGS = 20  # of 0 to 1: to a millionth
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -203,10 +205,6 @@ def spiegelhalter_p(won: Flags, p: Floats) -> float | None:
     return float(2 * ndtr(-abs(z)))
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
-
-
 def _ratios(part: Floats, whole: Floats) -> Floats:
     ratios: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
     return ratios
@@ -257,14 +255,28 @@ class SessionBootstrap:
             found.append(_ratios((precision * gained).sum(axis=1), right[:, -1]))
         return np.concatenate(found)
 
-    def calibration_errors(self, won: Flags, p: Floats) -> Floats:
-        """The calibration error in each resample, over the bins of all rows."""
-        total = np.zeros(RESAMPLES)
-        for rows in _bins(p):
-            off = np.zeros(len(p))
-            off[rows] = p[rows] - won[rows]
-            total += np.abs(self.sums(off))
-        return total / self.sums(np.ones(len(p)))
+    def calibration_interval(self, won: Flags, p: Floats) -> Interval | None:
+        """Between which calibration errors ours would be seen in 95 of 100 samples; None with a single session.
+
+        Chance alone shows an error: honest probabilities are off in every bin, and an interval around the estimate
+        would leave their 0 out. So the resampled chance is added to what is supposed to be wrong: at the lower end
+        errors in proportion to those seen, at the upper end the same in every bin, which hides best behind chance.
+        """
+        if self.sessions < 2:
+            return None
+        off = np.zeros((len(p), CALIBRATION_BINS))
+        for column, rows in enumerate(_bins(p)):
+            off[rows, column] = p[rows] - won[rows]
+        seen = off.mean(axis=0)
+        resampled = np.column_stack([self.means(each) for each in off.T])
+        chance = (resampled - seen) * np.sqrt(self.sessions / (self.sessions - 1))
+        error, tail = float(np.abs(seen).sum()), (1 - CONFIDENCE) / 2
+
+        def shown(pattern: Floats, quantile: float) -> Callable[[float], bool]:
+            return lambda wrong: np.quantile(np.abs(wrong * pattern + chance).sum(axis=1), quantile) >= error
+
+        low = _least(shown(seen / error if error else seen, 1 - tail))
+        return Interval(low, max(low, _least(shown(np.sign(seen) / CALIBRATION_BINS, tail))))
 
     def interval(self, value: float | None, resampled: Floats, alpha: float = 1 - CONFIDENCE) -> Interval | None:
         """value +- t(sessions - 1) * the resampled standard error, made unbiased; None with a single session."""
@@ -277,13 +289,32 @@ class SessionBootstrap:
         half = float(stdtrit(self.sessions - 1, 1 - alpha / 2)) * error
         return Interval(value - half, value + half)
 
+    def share_interval(self, value: float | None, resampled: Floats) -> Interval | None:
+        """The same on the scale of log-odds, for a value from 0 to 1 whose samples are skewed."""
+        from scipy.special import expit, logit
+
+        def odds(share: Any) -> Any:
+            return logit(np.clip(share, NEAREST_CERTAIN, 1 - NEAREST_CERTAIN))
+
+        found = None if value is None else self.interval(float(odds(value)), odds(resampled))
+        return found and Interval(float(expit(found.low)), float(expit(found.high)))
+
+
+def _least(reaches: Callable[[float], bool]) -> float:
+    """The least number from 0 to 1 that reaches, where all above it do."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return low
+
 
 def _wider(first: Interval | None, second: Interval | None) -> Interval | None:
     return max((each for each in (first, second) if each is not None), key=lambda each: each.width, default=None)
 
 
 def _auc_interval(
-    rows: Rows, p: Floats, resampled: Floats, bootstrap: SessionBootstrap, alpha: float
+    rows: Rows, p: Floats, resampled: Floats, bootstrap: SessionBootstrap, alpha: float = 1 - CONFIDENCE
 ) -> Interval | None:
     return _wider(delong_interval(rows.won, p, alpha), bootstrap.interval(auc(rows.won, p), resampled, alpha))
 
@@ -297,14 +328,9 @@ def scores(rows: Rows, rule: Rule, bootstrap: SessionBootstrap) -> Scores:
     correct = (rule.p >= 0.5) == rows.won
     earned = rule.taken & np.isfinite(rows.r)
     mean_r = _mean(rows.r[earned])
-    own_auc = auc(rows.won, rule.p)
     return Scores(
-        auc=own_auc,
-        auc_interval=(
-            None
-            if own_auc is None
-            else _auc_interval(rows, rule.p, bootstrap.aucs(rows.won, rule.p), bootstrap, 1 - CONFIDENCE)
-        ),
+        auc=auc(rows.won, rule.p),
+        auc_interval=_auc_interval(rows, rule.p, bootstrap.aucs(rows.won, rule.p), bootstrap),
         accuracy=float(correct.mean()),
         accuracy_interval=bootstrap.interval(float(correct.mean()), bootstrap.means(correct)),
         log_loss=float(log_losses(rows.won, rule.p).mean()),
@@ -328,17 +354,21 @@ def _deciles(rows: Rows, p: Floats) -> list[Decile]:
             n=len(part),
             mean_p=float(p[part].mean()),
             win_rate=float(rows.won[part].mean()),
-            lift=_ratio(float(rows.won[part].mean()), base),
+            lift=float(rows.won[part].mean()) / base if base else None,
             mean_r=_mean(rows.r[part][np.isfinite(rows.r[part])]),
         )
         for part in _bins(p)
     ]
 
 
-def _mcc(tp: Any, fp: Any, tn: Any, fn: Any) -> Floats:
-    """Matthews' correlation; NaN where a row or column of the confusion matrix is empty."""
-    tp, fp, tn, fn = (np.atleast_1d(np.asarray(count, dtype=np.float64)) for count in (tp, fp, tn, fn))
-    return _ratios(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+def _of_confusion(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
+    """Figures of k confusion matrices by name (k,), NaN where undefined; MCC is Matthews' correlation."""
+    return {
+        "precision": _ratios(tp, tp + fp),
+        "recall": _ratios(tp, tp + fn),
+        "f1": _ratios(2 * tp, 2 * tp + fp + fn),
+        "mcc": _ratios(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+    }
 
 
 def _taken_minus_all(r: Floats, taken: Flags, bootstrap: SessionBootstrap) -> Estimate | None:
@@ -348,6 +378,39 @@ def _taken_minus_all(r: Floats, taken: Flags, bootstrap: SessionBootstrap) -> Es
         return None
     value = float(r[chosen].mean() - r[known].mean())
     return Estimate(value, bootstrap.interval(value, bootstrap.means(r, chosen) - bootstrap.means(r, known)))
+
+
+def _accuracy_over_majority(correct: Flags, won: Flags, bootstrap: SessionBootstrap) -> Estimate:
+    """Over always saying what is commoner on these rows; that outcome stays the same in every resample."""
+    gained = correct.astype(np.float64) - (won == (won.mean() > 0.5))
+    return Estimate(float(gained.mean()), bootstrap.interval(float(gained.mean()), bootstrap.means(gained)))
+
+
+def _skill_auc(rows: Rows, own: Scores, geometry: Scores, aucs: Floats, bootstrap: SessionBootstrap) -> Estimate | None:
+    if own.auc is None or geometry.auc is None:
+        return None
+    value = own.auc - geometry.auc
+    return Estimate(value, bootstrap.interval(value, aucs - bootstrap.aucs(rows.won, rows.p_geometry)))
+
+
+def _own_figures(rows: Rows, p: Floats, bootstrap: SessionBootstrap) -> dict[str, tuple[float | None, Interval | None]]:
+    """The figures of a model by itself, each with its interval."""
+    won, said_win, known_r = rows.won, p >= 0.5, np.isfinite(rows.r)
+    cells = (said_win & won, said_win & ~won, ~said_win & ~won, ~said_win & won)
+    counted = _of_confusion(*(np.array([cell.sum()], dtype=np.float64) for cell in cells))
+    resampled = _of_confusion(*(bootstrap.sums(cell) for cell in cells))
+    figures: dict[str, tuple[float | None, Floats]] = {
+        **{name: (None if np.isnan(value[0]) else float(value[0]), resampled[name]) for name, value in counted.items()},
+        "brier": (float(((p - won) ** 2).mean()), bootstrap.means((p - won) ** 2)),
+        "log_loss": (float(log_losses(won, p).mean()), bootstrap.means(log_losses(won, p))),
+        "mean_r": (_mean(rows.r[known_r]), bootstrap.means(rows.r, known_r)),
+    }
+    precision = average_precision(won, p)
+    return {
+        **{name: (value, bootstrap.interval(value, draws)) for name, (value, draws) in figures.items()},
+        "average_precision": (precision, bootstrap.share_interval(precision, bootstrap.average_precisions(won, p))),
+        "calibration_error": (calibration_error(won, p), bootstrap.calibration_interval(won, p)),
+    }
 
 
 def evaluate(
@@ -367,59 +430,29 @@ def evaluate(
     won, p = rows.won, model.p
     n, wins = len(won), int(won.sum())
     said_win = p >= 0.5
-    correct = said_win == won
-    base_rate = wins / n
-    majority_accuracy = max(base_rate, 1 - base_rate)
+    base_rate, others = wins / n, others or {}
     bootstrap = SessionBootstrap(rows.session, seed)
     geometry_rule = Rule(rows.p_geometry, np.ones(n, dtype=bool) if geometry_taken is None else geometry_taken)
     own, geometry = scores(rows, model, bootstrap), scores(rows, geometry_rule, bootstrap)
-    over_majority = own.accuracy - majority_accuracy
-    majority = np.maximum(bootstrap.means(won), bootstrap.means(~won))
-
-    aucs = bootstrap.aucs(won, p)
-    skill_auc = None
-    if own.auc is not None and geometry.auc is not None:
-        value = own.auc - geometry.auc
-        skill_auc = Estimate(value, bootstrap.interval(value, aucs - bootstrap.aucs(won, rows.p_geometry)))
-    against_geometry = compared_log_loss(won, rows.p_geometry, p, bootstrap)
-
-    true_positives, said_wins = int((said_win & won).sum()), int(said_win.sum())
-    false_positives = said_wins - true_positives
-    true_negatives, false_negatives = n - wins - false_positives, wins - true_positives
-    tp, fp = bootstrap.sums(said_win & won), bootstrap.sums(said_win & ~won)
-    tn, fn = bootstrap.sums(~said_win & ~won), bootstrap.sums(~said_win & won)
-    mcc = float(_mcc(true_positives, false_positives, true_negatives, false_negatives)[0])
-    known_r = np.isfinite(rows.r)
-    figures: dict[str, tuple[float | None, Floats]] = {
-        "precision": (_ratio(true_positives, said_wins), _ratios(tp, tp + fp)),
-        "recall": (_ratio(true_positives, wins), _ratios(tp, tp + fn)),
-        "f1": (_ratio(2 * true_positives, said_wins + wins), _ratios(2 * tp, 2 * tp + fp + fn)),
-        "mcc": (None if np.isnan(mcc) else mcc, _mcc(tp, fp, tn, fn)),
-        "average_precision": (average_precision(won, p), bootstrap.average_precisions(won, p)),
-        "brier": (own.brier, bootstrap.means((p - won) ** 2)),
-        "log_loss": (own.log_loss, bootstrap.means(log_losses(won, p))),
-        "calibration_error": (calibration_error(won, p), bootstrap.calibration_errors(won, p)),
-        "mean_r": (_mean(rows.r[known_r]), bootstrap.means(rows.r, known_r)),
-    }
-    others = others or {}
+    figures, aucs = _own_figures(rows, p, bootstrap), bootstrap.aucs(won, p)
     return Evaluation(
         n=n,
         wins=wins,
         losses=n - wins,
         sessions=bootstrap.sessions,
         attempts=attempts,
+        true_positives=int((said_win & won).sum()),
+        false_positives=int((said_win & ~won).sum()),
+        true_negatives=int((~said_win & ~won).sum()),
+        false_negatives=int((~said_win & won).sum()),
+        auc=own.auc,
+        auc_interval=own.auc_interval,
+        auc_bound=_auc_interval(rows, p, aucs, bootstrap, (1 - CONFIDENCE) / attempts),
         accuracy=own.accuracy,
         precision=figures["precision"][0],
         recall=figures["recall"][0],
         f1=figures["f1"][0],
         mcc=figures["mcc"][0],
-        true_positives=true_positives,
-        false_positives=false_positives,
-        true_negatives=true_negatives,
-        false_negatives=false_negatives,
-        auc=own.auc,
-        auc_interval=own.auc_interval,
-        auc_bound=None if own.auc is None else _auc_interval(rows, p, aucs, bootstrap, (1 - CONFIDENCE) / attempts),
         average_precision=figures["average_precision"][0],
         brier=own.brier,
         log_loss=own.log_loss,
@@ -428,22 +461,20 @@ def evaluate(
         base_rate=base_rate,
         base_rate_brier=base_rate * (1 - base_rate),
         base_rate_log_loss=float(log_losses(won, np.full(n, base_rate)).mean()),
-        majority_accuracy=majority_accuracy,
-        accuracy_over_majority=Estimate(
-            over_majority, bootstrap.interval(over_majority, bootstrap.means(correct) - majority)
-        ),
+        majority_accuracy=max(base_rate, 1 - base_rate),
+        accuracy_over_majority=_accuracy_over_majority(said_win == won, won, bootstrap),
         geometry=geometry,
-        skill_log_loss=against_geometry,
-        skill_auc=skill_auc,
-        n_r=int(known_r.sum()),
-        mean_r=figures["mean_r"][0],
+        skill_log_loss=compared_log_loss(won, rows.p_geometry, p, bootstrap),
+        skill_auc=_skill_auc(rows, own, geometry, aucs, bootstrap),
+        n_r=int(np.isfinite(rows.r).sum()),
         n_taken=own.n_taken,
+        mean_r=figures["mean_r"][0],
         mean_r_taken=own.mean_r_taken,
         taken_minus_all=_taken_minus_all(rows.r, model.taken, bootstrap),
         intervals={
             "accuracy": own.accuracy_interval,
             "mean_r_taken": own.mean_r_taken_interval,
-            **{name: bootstrap.interval(value, resampled) for name, (value, resampled) in figures.items()},
+            **{name: interval for name, (_, interval) in figures.items()},
         },
         deciles=_deciles(rows, p),
         baselines={name: scores(rows, rule, bootstrap) for name, rule in others.items()},

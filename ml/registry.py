@@ -15,6 +15,18 @@ from ml.words import Gate, ModelStatus, PredictionMode
 
 #: Columns that nobody needs to know who serves.
 HEAVY = ("artifact", "gate_reasons", "metrics", "folds", "importance", "manifest")
+#: Columns that say where a model serves, since when and for what reason, and how its service ended.
+SERVICE = (
+    "status",
+    "serving_book",
+    "promoted_at",
+    "promoted_by",
+    "promotion_reason",
+    "override_until",
+    "archived_at",
+    "archived_by",
+    "archive_reason",
+)
 TRIAL = 200  # closed trades whose signals a candidate has scored in shadow, before anybody judges it by them
 LONGEST_NAME, LONGEST_REASON = 150, 300
 

@@ -5,8 +5,18 @@ import pytest
 from django.conf import settings
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """The suite as a whole is spread over the cores. What is asked for by name or marker runs in this process: figures
+    are measured alone, and -s shows them."""
+    whole = not config.option.file_or_dir and config.option.markexpr == "not slow"
+    return None if whole else 0
+
+
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def django_db_modify_db_settings(
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_modify_db_settings_parallel_suffix: None,  # on PostgreSQL each process has a database of its own
+) -> None:
     """On SQLite the tests' database is a file, as it is for users: in memory, threads share one cache whose locks no
     timeout waits for, and other processes see nothing."""
     database = settings.DATABASES["default"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from ml.models import MLModel
+from ml.registry import SERVICE
 from ml.tables import show_verdicts
 from tradingsite.kit.options import bad_input, book_name
 
@@ -14,24 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: What anybody may know of a model's standing.
-STANDING = (
-    "version",
-    "book",
-    "algorithm",
-    "label",
-    "status",
-    "gate",
-    "gate_reasons",
-    "may_filter",
-    "serving_book",
-    "promoted_at",
-    "promoted_by",
-    "promotion_reason",
-    "override_until",
-    "archived_at",
-    "archived_by",
-    "archive_reason",
-)
+STANDING = ("version", "book", "algorithm", "label", "gate", "gate_reasons", "may_filter", *SERVICE)
 
 
 def add_model_options(parser: ArgumentParser) -> None:

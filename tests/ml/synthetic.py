@@ -1,13 +1,18 @@
 """Training data whose truth is known: with a planted edge or without any, in arrays and in the database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from django.db import transaction
 from numpy.typing import NDArray
+from pytest_django import DjangoDbBlocker
 
 from ml.features import MODEL_FEATURES, Kind
-from ml.models import TradeFeatures
+from ml.models import MLModel, TradeFeatures
 from ml.training_data import TrainingData
 from positions.models import Trade
 from positions.words import Outcome
@@ -89,3 +94,19 @@ def store(data: TrainingData, book: str = "simulated") -> None:
         features.append(TradeFeaturesFactory.build(**{**same, **values}))
     Trade.objects.bulk_create(trades)
     TradeFeatures.objects.bulk_create(features)
+
+
+@contextmanager
+def undone(blocker: DjangoDbBlocker) -> Iterator[None]:
+    """What is done here leaves no trace in the tables: for a module's tests to share what takes seconds."""
+    with blocker.unblock(), transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def stored_again(model: MLModel) -> MLModel:
+    """A model whose row was undone, in the tables of a test."""
+    stored = copy(model)
+    stored.pk = None
+    stored.save(force_insert=True)
+    return stored

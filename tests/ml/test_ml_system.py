@@ -23,7 +23,7 @@ from positions.market.market_regime import MarketState
 from positions.models import Trade
 from positions.strategy import Opinion, Signal, VwapCross
 from positions.words import Feed, Outcome
-from tests.ml.synthetic import store, training_data
+from tests.ml.synthetic import store, stored_again, training_data, undone
 
 pytestmark = pytest.mark.django_db
 
@@ -51,12 +51,20 @@ def market():
     return bank, state, signals[-1]
 
 
+TRADES = training_data(1, sessions=20, per_session=20)
+
+
+@pytest.fixture(scope="module")
+def trained(django_db_setup, django_db_blocker) -> dict[int, MLModel]:
+    """The models of two seeds."""
+    with undone(django_db_blocker):
+        store(TRADES)
+        return {seed: ModelTrainer("simulated", seed).train().model for seed in (7, 8)}
+
+
 @pytest.fixture
-def model():
-    store(training_data(1, sessions=20, per_session=20), "simulated")
-    trained = ModelTrainer("simulated").train().model
-    assert trained is not None
-    return trained
+def model(trained) -> MLModel:
+    return stored_again(trained[7])
 
 
 def system(market, model: MLModel | None, mode: PredictionMode) -> MLSystem:
@@ -148,8 +156,8 @@ def test_the_candidate_is_asked_when_all_is_decided_and_decides_nothing(market, 
     assert Prediction.objects.get().decision == "skip"
 
 
-def test_champion_and_candidate_are_both_logged(market, model):
-    other = ModelTrainer("simulated", seed=8).train().model
+def test_champion_and_candidate_are_both_logged(market, model, trained):
+    other = stored_again(trained[8])
     ml = asking(market, lambda: Served(PredictionMode.FILTER, Predictor(other), Predictor(model)))
     assert told(ml, market) == [(other.pk, "filter", False), (model.pk, "shadow", False)]
 

@@ -22,7 +22,7 @@ from ml.registry import champion, promote
 from ml.words import Algorithm, Gate, ModelStatus
 from positions.models import Trade
 from tests.factories import MLModelFactory
-from tests.ml.synthetic import store, training_data
+from tests.ml.synthetic import store, stored_again, training_data, undone
 
 SESSIONS, A_SESSION = 22, 12
 
@@ -33,10 +33,20 @@ def run(*args, **options):
     return out.getvalue()
 
 
+TRADES = training_data(1, sessions=SESSIONS, per_session=A_SESSION, edge=2.0)
+
+
+@pytest.fixture(scope="module")
+def model(django_db_setup, django_db_blocker) -> MLModel:
+    with undone(django_db_blocker):
+        store(TRADES)
+        return ModelTrainer("simulated").train().model
+
+
 @pytest.fixture
-def trained(db) -> MLModel:
-    store(training_data(1, sessions=SESSIONS, per_session=A_SESSION, edge=2.0))
-    return ModelTrainer("simulated").train().model
+def trained(db, model) -> MLModel:
+    store(TRADES)
+    return stored_again(model)
 
 
 class TestPromote:

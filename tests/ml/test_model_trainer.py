@@ -17,7 +17,7 @@ from ml.words import Gate, ModelStatus
 from positions.models import Trade
 from positions.words import Outcome
 from tests.factories import FIRST_SIGNAL, TradeFactory, features_of
-from tests.ml.synthetic import store, training_data
+from tests.ml.synthetic import store, stored_again, training_data, undone
 
 
 def checked(is_clean=True):
@@ -114,11 +114,22 @@ class TestTooLittle:
         ]
 
 
+TRADES = training_data(1, sessions=64, per_session=12, edge=2.5)
+
+
+@pytest.fixture(scope="module")
+def result(django_db_setup, django_db_blocker):
+    with undone(django_db_blocker):
+        store(TRADES)
+        checked()
+        return ModelTrainer("simulated").train()
+
+
 @pytest.fixture
-def trained(db):
-    store(training_data(1, sessions=64, per_session=12, edge=2.5))
+def trained(db, result):
+    store(TRADES)
     checked()
-    return ModelTrainer("simulated").train()
+    return replace(result, model=stored_again(result.model))
 
 
 def test_a_stored_model_is_a_candidate_of_the_last_window_with_all_that_judging_and_retraining_need(trained):
@@ -199,7 +210,7 @@ def test_each_further_candidate_on_the_same_sessions_widens_the_bound_and_the_sa
 @pytest.mark.django_db
 @pytest.mark.parametrize(("is_clean", "sentence"), [(None, "Nobody has looked for leaks"), (False, "knows the future")])
 def test_without_a_clean_leakage_check_no_model_passes(is_clean, sentence):
-    store(training_data(1, sessions=64, per_session=12, edge=2.5))
+    store(TRADES)
     if is_clean is not None:
         checked()
         checked(is_clean)

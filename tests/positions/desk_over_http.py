@@ -7,22 +7,21 @@ second here and is charged to the clock as the seconds that it takes live.
 import time
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from positions.broker.alpaca import TIMEOUTS, AlpacaBroker, TradingAccess
 from positions.broker.port import OrderSide
+from positions.broker.standin.account import Fill
 from positions.broker.standin.orders import FINAL, OrderType, Status, VenueOrder
 from positions.execution import Execution
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
-from positions.rules import ExitDecision
 from positions.store import OrmStore, Store
-from positions.words import ExitReason, ExitStatus, StopMoveStatus, TradeStatus
+from positions.words import ExitStatus, StopMoveStatus, TradeStatus
 from tests.positions.stand_in import MINUTE, OPEN, StandIn
-from tests.positions.world import trade_plan
+from tests.positions.world import BREAKEVEN, LEAVE, trade_plan
 
 HURRY = 0.3
-LEAVE = ExitDecision(ExitReason.TIME_LIMIT, {"minutes": 15})
-BREAKEVEN = Decimal("100.02")
 LIVE = [TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING]
 #: KO at 100 for two minutes, then at 101.50 for an hour.
 RISEN = [(100, 100, 100, 100)] * 2 + [(101.5, 101.5, 101.5, 101.5)] * 60
@@ -157,7 +156,7 @@ class DeskOverHttp:
 
     def wrong(self) -> list[str]:
         """Invariants that do not hold now that all has come to rest."""
-        found = list(self.problems)
+        found = [*self.problems, *self._short_or_doubled()]
         live = list(Trade.objects.filter(status__in=LIVE))
         if not live and (self.held or self.working):
             found.append(f"{self.held} shares and {len(self.working)} orders are left, and no trade is open")
@@ -174,6 +173,12 @@ class DeskOverHttp:
             if StopMove.objects.filter(trade=trade, status=StopMoveStatus.OWED).exists():
                 found.append("a stop move of a trade that is over is owed")
         return found + self._untraceable()
+
+    def _short_or_doubled(self) -> list[str]:
+        """By every fill there was."""
+        fills = [each for each in self.alpaca.server.venue.account.activities if isinstance(each, Fill)]
+        signed = [each.quantity if each.order.side is OrderSide.BUY else -each.quantity for each in fills]
+        return [f"{held} shares were held" for held in accumulate(signed) if not 0 <= held <= 10]
 
     def _untraceable(self) -> list[str]:
         journal = {intent.client_order_id: intent for intent in OrderIntent.objects.all()}

@@ -18,7 +18,8 @@ from positions.broker.standin.faults import ON_THE_WAY, Fault
 from positions.broker.standin.orders import OrderType
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.words import ExitReason, ExitStatus, StopMoveStatus, TradeStatus
-from tests.positions.desk_over_http import BREAKEVEN, LEAVE, RISEN, DeskOverHttp
+from tests.positions.desk_over_http import RISEN, DeskOverHttp
+from tests.positions.world import BREAKEVEN, LEAVE
 
 pytestmark = pytest.mark.django_db
 

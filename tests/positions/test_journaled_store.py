@@ -199,8 +199,10 @@ def test_a_journal_torn_at_any_byte_of_its_last_line_keeps_the_lines_before(in_t
         torn = folder / f"torn-{length}"
         torn.mkdir()
         (torn / f"dead{SUFFIX}").write_bytes(b"".join(before) + last[:length])
+        journal = TradeJournal(torn)
         with capture_logs() as logs:
-            left = TradeJournal(torn).left_behind()
+            left = journal.left_behind()
+        journal.close()
         assert left == [line[9:-1] for line in before]
         assert [each["event"] for each in logs] == (["journal_line_damaged"] if length else [])
     assert len(before) >= 2
@@ -285,6 +287,35 @@ def test_the_end_of_a_plan_waits_for_the_database_too(in_trade):
     later(in_trade)
     stored = Trade.objects.get()
     assert (stored.status, stored.plan_outcome, stored.plan_r) == (TradeStatus.CLOSED, Outcome.WIN, 1.98)
+
+
+def test_a_deadlock_at_any_statement_of_an_exit_repeats_the_write_and_never_the_order(tmp_path):
+    def leave(failing: int) -> int:
+        """Leave with that statement failing; returns how many there were."""
+        world = World(JournaledStore(OrmStore("simulated"), TradeJournal(tmp_path / str(failing))))
+        world.execution.enter(trade_plan())
+        world.bar(QUIET)
+        statements = 0
+
+        def execute_or_fail(execute, *arguments):
+            nonlocal statements
+            statements += 1
+            if statements == failing:
+                raise OperationalError("deadlock detected")
+            return execute(*arguments)
+
+        with connection.execute_wrapper(execute_or_fail):
+            world.execution.exit(world.store.live["KO"], LEAVE, 100.0)
+            world.bar(UP)
+            later(world)
+        assert (world.held(), world.exchange.open_orders(), len(world.closed)) == (0, {}, 1)
+        assert PositionExit.objects.get().status == ExitStatus.DONE
+        assert OrderIntent.objects.filter(step="exit").get().status == IntentStatus.FILLED
+        Trade.objects.all().delete()
+        return statements
+
+    for failing in range(1, leave(0) + 1):
+        leave(failing)
 
 
 def test_a_start_without_a_database_says_so():
