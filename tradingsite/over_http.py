@@ -22,7 +22,7 @@ from tradingsite import books
 
 BOOK = "paper:over-http"
 #: The first session of the simulated Alpaca closes early: 210 minutes and ten before them.
-SPEED = 120
+SPEED = 60
 START_CASH = Decimal(100_000)
 KEYS = {"APCA-API-KEY-ID": "any", "APCA-API-SECRET-KEY": "any"}
 

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--over-http",
             action="store_true",
-            help="instead, trade one short session at a simulated Alpaca in another process, two minutes",
+            help="instead, trade one short session at a simulated Alpaca in another process, four minutes",
         )
         add_json_option(parser)
 
