@@ -283,10 +283,7 @@ class FeatureWriter:
         """Keep what is not stored for the next start."""
         for journal in self._orphans:
             journal.close()
-        if self._journal.end:
-            self._journal.close()
-        else:
-            self._journal.remove()
+        self._journal.leave()
         if self._in_memory:
             log.error("rows_lost", rows=len(self._in_memory), reason="neither journal nor database took them")
 

@@ -113,6 +113,13 @@ class Journal:
             self.path.unlink()
         self.close()
 
+    def leave(self) -> None:
+        """Leave what is in it to the next process; an empty one goes."""
+        if self.end:
+            self.close()
+        else:
+            self.remove()
+
     def close(self) -> None:
         """Leave the file, unlocked, to the next process."""
         os.close(self._fd)

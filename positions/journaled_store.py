@@ -86,10 +86,7 @@ class TradeJournal:
         """Leave what is not stored to the next process."""
         for journal in self._orphans:
             journal.close()
-        if self._journal.end:
-            self._journal.close()
-        else:
-            self._journal.remove()
+        self._journal.leave()
 
 
 class JournaledStore:

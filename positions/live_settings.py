@@ -1,6 +1,7 @@
 """The live settings (edited in the admin, in force on the next tick) as the frozen values that rules take."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import structlog
@@ -16,6 +17,10 @@ from positions.words import ExternalMode
 log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
+Settings = TypeVar("Settings", ExitSettings, RiskSettings)
+
+#: Fields whose live setting is not called as they are, in capitals.
+_SWITCHES = {"low_volume": "LOW_VOLUME_EXIT", "time_limit": "TIME_LIMIT_EXIT", "momentum_reversal": "MOMENTUM_EXIT"}
 
 
 def last_known(read: Callable[[], Value]) -> Callable[[], Value]:
@@ -40,58 +45,20 @@ def _values(keys: list[str]) -> dict[str, Any]:
     return defaults | {key: loads(value) for key, value in stored}
 
 
+def _filled(kind: type[Settings]) -> Settings:
+    names = {field.name: _SWITCHES.get(field.name, field.name.upper()) for field in fields(kind)}
+    value = _values(list(names.values()))
+    return kind(**{field: value[name] for field, name in names.items()})
+
+
 def exit_settings() -> ExitSettings:
     """One query."""
-    value = _values(
-        [
-            "LOW_VOLUME_EXIT",
-            "LOW_VOLUME_FRACTION",
-            "LOW_VOLUME_BARS",
-            "TIME_LIMIT_EXIT",
-            "TIME_LIMIT_MINUTES",
-            "MOMENTUM_EXIT",
-            "BREAKEVEN",
-            "BREAKEVEN_AT_R",
-            "FLATTEN_MINUTES",
-            "COST_PER_SHARE",
-        ]
-    )
-    return ExitSettings(
-        low_volume=value["LOW_VOLUME_EXIT"],
-        low_volume_fraction=value["LOW_VOLUME_FRACTION"],
-        low_volume_bars=value["LOW_VOLUME_BARS"],
-        time_limit=value["TIME_LIMIT_EXIT"],
-        time_limit_minutes=value["TIME_LIMIT_MINUTES"],
-        momentum_reversal=value["MOMENTUM_EXIT"],
-        breakeven=value["BREAKEVEN"],
-        breakeven_at_r=value["BREAKEVEN_AT_R"],
-        flatten_minutes=value["FLATTEN_MINUTES"],
-        cost_per_share=value["COST_PER_SHARE"],
-    )
+    return _filled(ExitSettings)
 
 
 def risk_settings() -> RiskSettings:
     """One query."""
-    value = _values(
-        [
-            "RISK_PER_TRADE",
-            "MAX_NOTIONAL",
-            "MAX_OPEN_POSITIONS",
-            "DAILY_LOSS_LIMIT",
-            "MAX_ORDERS_PER_MINUTE",
-            "COOLDOWN_LOSSES",
-            "COOLDOWN_MINUTES",
-        ]
-    )
-    return RiskSettings(
-        risk_per_trade=value["RISK_PER_TRADE"],
-        max_notional=value["MAX_NOTIONAL"],
-        max_open_positions=value["MAX_OPEN_POSITIONS"],
-        daily_loss_limit=value["DAILY_LOSS_LIMIT"],
-        max_orders_per_minute=value["MAX_ORDERS_PER_MINUTE"],
-        cooldown_losses=value["COOLDOWN_LOSSES"],
-        cooldown_minutes=value["COOLDOWN_MINUTES"],
-    )
+    return _filled(RiskSettings)
 
 
 def external_positions() -> ExternalMode:

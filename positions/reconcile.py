@@ -62,9 +62,10 @@ class Reconciler:
         rows = {row.symbol: row for row in ExternalPosition.objects.filter(book=self._store.book, gone_at=None)}
         found = self._externals(positions, now)
         self._forget(rows, found, positions, now)
+        mode = self._mode() if found else ExternalMode.SHOW
         for symbol, shares in found.items():
             row = self._note(rows.get(symbol), symbol, shares, positions[symbol], now)
-            self._take_over(row, positions[symbol], orders, now)
+            self._take_over(row, positions[symbol], orders, mode, now)
 
     def _externals(self, positions: Listing[Position], now: datetime) -> dict[str, int]:
         """Shares by symbol, negative when short, that no trade of ours explains."""
@@ -105,8 +106,14 @@ class Reconciler:
             ExternalPosition.objects.filter(pk=row.pk).update(quantity=shares, price=price, last_seen_at=now)
         return row
 
-    def _take_over(self, row: ExternalPosition, position: Position, orders: Listing[Order], now: datetime) -> None:
-        mode = self._mode()
+    def _take_over(
+        self,
+        row: ExternalPosition,
+        position: Position,
+        orders: Listing[Order],
+        mode: ExternalMode,
+        now: datetime,
+    ) -> None:
         if row.symbol in self._store.live or not (row.adopt or mode is not ExternalMode.SHOW):
             return
         others = [order.client_order_id for order in orders.values() if order.symbol == row.symbol]

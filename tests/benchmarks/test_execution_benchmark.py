@@ -129,10 +129,6 @@ def timed(clock: RemoteClock, *acts: Callable[[], None]) -> float:
     return total
 
 
-@pytest.mark.xfail(
-    reason="not reached on loopback, where a request has no way to go: with a load of 11 on two cores the medians were "
-    "2.1 and 1.7 times on SQLite, 5.0 and 2.7 times on PostgreSQL"
-)
 def test_an_entry_and_an_exit_take_little_longer_than_their_bare_requests(origin, tmp_path, capsys):
     clock = RemoteClock(origin)
     traders = {"ours": Ours(origin, clock, tmp_path / "trades"), "bare": Bare(origin, clock)}
