@@ -63,7 +63,7 @@ class Stage:
         self.exits = ExitMonitor(self.bank, store, execution, lambda: self.settings)
         self.breakeven = BreakevenStopManager(self.bank, store, execution, lambda: self.settings)
         self.risk = RiskSettings()
-        desk = Desk(
+        self.desk = Desk(
             book="simulated",
             feed=Feed.SIMULATED,
             bank=self.bank,
@@ -79,9 +79,9 @@ class Stage:
             risk_settings=lambda: self.risk,
             protections=protections,
         )
-        self.loop = TradingLoop(desk)
-        session = Session(START.date(), START, START + timedelta(minutes=minutes))
-        self.loop.open_session(session, MINUTE, BarHistory())
+        self.loop = TradingLoop(self.desk)
+        self.session = Session(START.date(), START, START + timedelta(minutes=minutes))
+        self.loop.open_session(self.session, MINUTE, BarHistory())
         self.now = START
 
     def bar(self, ko=NO_BAR, f=NO_BAR, volume: float = 1000.0) -> None:

@@ -1,6 +1,8 @@
 """The parts that the trading process is made of: beats, leases before writes, and failures kept apart."""
 
 from datetime import UTC, datetime, timedelta
+from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
@@ -9,10 +11,13 @@ from positions import leases
 from positions.clock import ReplayClock
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures
 from positions.leases import LeaseTaken, Tenure
+from positions.market.feeds.alpaca import Arrival
 from positions.models import WorkerLease
 from positions.store import MemoryStore
-from positions.trader import Beat, LeasedBroker, next_session
-from tests.positions.world import START, World, trade_plan
+from positions.trader import NO_BARS, Beat, LeasedBroker, Trader, next_session
+from positions.words import ExitReason
+from tests.positions.stage import FLAT, Stage
+from tests.positions.world import NO_BAR, START, World, batch, trade_plan
 
 TEN = timedelta(seconds=10)
 LEASE = timedelta(seconds=12)
@@ -124,3 +129,36 @@ def test_one_position_that_cannot_be_judged_does_not_keep_the_other_from_being_c
     world.bar((100.0,) * 4, (100.0,) * 4)
     assert [trade.symbol for trade in world.closed] == ["F"]
     assert world.protected("KO") == 10
+
+
+def trader_of(stage: Stage) -> Trader:
+    """Without account and feed: what it makes of bars and of the clock."""
+    nobody = SimpleNamespace(wake=Event())
+    clock, isolation = stage.world.clock, Isolation(stage.world.clock)
+    return Trader(stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None)
+
+
+@pytest.mark.parametrize(
+    ("minutes_left", "without_bars", "leaves"),
+    [(4, NO_BARS, True), (4, NO_BARS - timedelta(seconds=1), False), (6, NO_BARS, False), (0, NO_BARS, False)],
+    ids=["close", "a bar just came", "not yet", "closed already"],
+)
+def test_near_the_close_the_clock_closes_what_no_bar_speaks_for(minutes_left, without_bars, leaves):
+    stage = Stage(store=MemoryStore("simulated"))
+    trade, trader = stage.enter(), trader_of(stage)
+    now = stage.session.close - timedelta(minutes=minutes_left)
+    trader._last_bar_at = now - without_bars
+    stage.world.clock.sleep_until(now)
+    trader._leave_by_the_clock(now, stage.session)
+    claimed = stage.world.store.live["KO"].exit
+    assert (claimed is not None) is leaves
+    assert claimed is None or (claimed.rule, claimed.trade) == (ExitReason.SESSION_CLOSE, trade)
+
+
+def test_a_bar_that_a_feed_tells_again_is_taken_in_once():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, told = trader_of(stage), Arrival(batch(START, FLAT, NO_BAR), False)
+    stage.world.clock.sleep_until(START + timedelta(minutes=1))
+    for _ in range(2):
+        trader._take_bar(told)
+    assert (stage.bank.version, trader._isolation.last_error) == (1, "")
