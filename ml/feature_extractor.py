@@ -56,7 +56,7 @@ class FeatureExtractor:
         missing: dict[str, str] = {}
         for feature in FEATURES:
             value = raw[feature.name]
-            if value is None or (not isinstance(value, str) and not isfinite(value)):
+            if value is None or (isinstance(value, float) and not isfinite(value)):
                 value = None
                 short = bars_used < MINIMUM_BARS and feature.needs is Needs.BARS
                 missing[feature.name] = feature.needs if feature.needs and not short else Needs.BARS

@@ -17,9 +17,9 @@ import structlog
 from django.core.exceptions import ValidationError
 from django.db import DataError, Error, IntegrityError, connection, connections, models, transaction
 
-from ml.journal import SUFFIX, Journal, checked
 from ml.models import Prediction, TradeFeatures
 from positions import bulk
+from positions.journal import SUFFIX, Journal, checked
 from positions.words import Outcome
 
 log = structlog.get_logger(__name__)

@@ -16,6 +16,12 @@ from ml.statistics import Floats
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
+#: What figures and reports are made of; any other column of a trade would be a query of its own.
+_READ = (
+    "signal_key", "symbol", "side", "status", "session", "signal_at", "entered_at", "entry_price", "quantity",
+    "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome", "unprotected_seconds",
+)  # fmt: skip
+
 
 class ScoredSignal(NamedTuple):
     """One prediction: microseconds of latency, and the outcome of its signal where that is known."""
@@ -121,7 +127,7 @@ class PerformanceTracker:
         for key, day, complete in features.values_list("signal_key", "session", "complete"):
             session_of[key] = day
             records.setdefault(day, SessionRecord(day)).complete[key] = complete
-        for trade in sorted(Trade.objects.filter(**within), key=_closing_order):
+        for trade in sorted(Trade.objects.filter(**within).only(*_READ), key=_closing_order):
             records.setdefault(trade.session, SessionRecord(trade.session)).trades.append(trade)
         predictions = Prediction.objects.filter(book=self.book, signal_key__in=features.values("signal_key"))
         for score in map(ScoredSignal._make, predictions.order_by().values_list(*ScoredSignal._fields)):

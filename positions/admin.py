@@ -3,11 +3,12 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
-from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
@@ -154,10 +155,40 @@ class OrderIntentAdmin(ReadOnlyAdmin):
     search_help_text = "A symbol, or the id of an order (ours or the broker's)"
 
 
+@admin.register(ExternalPosition)
+class ExternalPositionAdmin(ReadOnlyAdmin):
+    """What is not ours; who may change positions can have it adopted, which the trading process does."""
+
+    when_empty = "Nothing at the broker that is not ours. `trade` and `run_monitors` compare every minute."
+    list_display = ("first_seen_at", "symbol", "quantity", "price", "gone_at", "adopt", "trade", "book")
+    list_filter = (BookFilter,)
+    list_select_related = ("trade",)
+    search_fields = ("symbol__exact",)
+    search_help_text = "A symbol"
+    actions = ("adopt_positions",)
+
+    @admin.action(description="Adopt: trade it as ours from the next minute on", permissions=["adopt"])
+    def adopt_positions(self, request: HttpRequest, queryset: QuerySet[ExternalPosition]) -> None:
+        asked = queryset.filter(gone_at__isnull=True).update(adopt=True)
+        self.message_user(request, f"{asked} to be adopted, once none of their own orders works.")
+
+    def has_adopt_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("positions.change_externalposition")
+
+
 @admin.register(WorkerLease)
 class WorkerLeaseAdmin(ReadOnlyAdmin):
     when_empty = "No job has run yet that only one process may do."
-    list_display = ("name", "book", "holder", "heartbeat_at", "expires_at", "last_error")
+    list_display = (
+        "name",
+        "book",
+        "holder",
+        "heartbeat_at",
+        "expires_at",
+        "tick_seconds",
+        "calls_a_tick",
+        "last_error",
+    )
     list_filter = (BookFilter,)
 
 

@@ -5,6 +5,13 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
+#: Wall seconds that a farewell may take.
+LEAVE_S = 2.0
+
 
 def watch(stream: Any, stopping: Event, connected: Callable[[], None], lost: Callable[[str], None]) -> None:
     """Call `connected` whenever the stream has logged in, and `lost` when it could not (with why) or is closed ("").
@@ -43,4 +50,7 @@ def end(stream: Any) -> None:
         await stream.stop_ws()
         await stream.close()
 
-    asyncio.run_coroutine_threadsafe(leave(), loop).result(timeout=5)
+    try:
+        asyncio.run_coroutine_threadsafe(leave(), loop).result(timeout=LEAVE_S)
+    except TimeoutError:  # whoever is at the other end hangs: the thread dies with the process
+        log.warning("stream_not_left", seconds=LEAVE_S)

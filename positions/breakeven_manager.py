@@ -1,10 +1,12 @@
 """Moves the stop of a trade that has earned its risk to breakeven, looked at every 30 seconds."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from decimal import Decimal
 
 from positions.execution import Execution
 from positions.exit_monitor import position_view
+from positions.isolation import Isolate
 from positions.market.indicators import IndicatorBank
 from positions.rules import ExitSettings, breakeven_stop
 from positions.store import LiveTrade, Store
@@ -17,36 +19,47 @@ class BreakevenStopManager:
     """At +1R the stop goes to entry plus round-trip costs, once a trade; a stop never loosens."""
 
     def __init__(
-        self, bank: IndicatorBank, store: Store, execution: Execution, settings: Callable[[], ExitSettings]
+        self,
+        bank: IndicatorBank,
+        store: Store,
+        execution: Execution,
+        settings: Callable[[], ExitSettings],
+        isolate: Isolate = nullcontext,
     ) -> None:
         self._bank = bank
         self._store = store
         self._execution = execution
         self._settings = settings
+        self._isolate = isolate
+        self.active = True
         self._seen = -1
 
     def monitor_for_breakeven(self) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
-        if self._seen == self._bank.version:
+        if self._seen == self._bank.version or not self.active:
             return
         self._seen = self._bank.version
         candidates = [
             mine
             for mine in self._store.live.values()
-            if mine.trade.status == TradeStatus.OPEN and not mine.trade.breakeven_set
+            if mine.trade.status == TradeStatus.OPEN and mine.trade.managed and not mine.trade.breakeven_set
         ]
         if not candidates:
             return
         settings = self._settings()
         for mine in candidates:
-            row = self._bank.row_of[mine.trade.symbol]
-            if not self._bank.fresh[row] or mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
-                continue
-            position, close = position_view(mine.trade), float(self._bank.close[row])
-            stop = breakeven_stop(position, close, settings)
-            if stop is not None:
-                evidence = {"close": close, "profit_r": position.profit(close) / position.risk}
-                self.move_stop_to_breakeven(mine, stop, evidence)
+            with self._isolate(mine.trade.signal_key):
+                self._look_at(mine, settings)
+
+    def _look_at(self, mine: LiveTrade, settings: ExitSettings) -> None:
+        row = self._bank.row_of[mine.trade.symbol]
+        if not self._bank.fresh[row] or mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
+            return
+        position, close = position_view(mine.trade), float(self._bank.close[row])
+        stop = breakeven_stop(position, close, settings)
+        if stop is not None:
+            evidence = {"close": close, "profit_r": position.profit(close) / position.risk}
+            self.move_stop_to_breakeven(mine, stop, evidence)
 
     def move_stop_to_breakeven(self, mine: LiveTrade, stop: Decimal, evidence: dict[str, float]) -> bool:
         """Replace the stop at the broker; False if it refused, the old stop then stands."""

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Protocol
 
 
@@ -12,6 +13,10 @@ class Clock(Protocol):
 
     def sleep_until(self, moment: datetime) -> None: ...
 
+    def wait(self, event: Event, until: datetime) -> None:
+        """Until the event is set, at most until the moment."""
+        ...
+
 
 class SystemClock:
     def now(self) -> datetime:
@@ -19,6 +24,9 @@ class SystemClock:
 
     def sleep_until(self, moment: datetime) -> None:
         time.sleep(max(0.0, (moment - self.now()).total_seconds()))
+
+    def wait(self, event: Event, until: datetime) -> None:
+        event.wait(max(0.0, (until - self.now()).total_seconds()))
 
 
 class ReplayClock:
@@ -33,22 +41,29 @@ class ReplayClock:
     def sleep_until(self, moment: datetime) -> None:
         self._now = max(self._now, moment)
 
+    def wait(self, event: Event, until: datetime) -> None:
+        if not event.is_set():
+            self.sleep_until(until)
+
 
 class FastClock:
     """Runs `speed` times as fast as the system's clock from a moment on; can jump ahead, never back."""
 
     def __init__(self, start: datetime, speed: float) -> None:
-        self._speed = speed
+        self.speed = speed
         self._set(start)
 
     def _set(self, moment: datetime) -> None:
         self._from, self._since = moment, time.monotonic()
 
     def now(self) -> datetime:
-        return self._from + timedelta(seconds=(time.monotonic() - self._since) * self._speed)
+        return self._from + timedelta(seconds=(time.monotonic() - self._since) * self.speed)
 
     def sleep_until(self, moment: datetime) -> None:
-        time.sleep(max(0.0, (moment - self.now()).total_seconds() / self._speed))
+        time.sleep(max(0.0, (moment - self.now()).total_seconds() / self.speed))
+
+    def wait(self, event: Event, until: datetime) -> None:
+        event.wait(max(0.0, (until - self.now()).total_seconds() / self.speed))
 
     def jump(self, moment: datetime) -> None:
         """Skip what lies between, a night for instance."""

@@ -8,6 +8,7 @@ outcome is looked up before anything is sent again.
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ from positions.broker.port import (
 )
 from positions.clock import Clock
 from positions.fees import FeeRates, regulatory_fees
+from positions.isolation import Isolate
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision, net_pnl
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable
@@ -96,6 +98,11 @@ class ReadChanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Store what waits for the database; answered with the trades that others have ended meanwhile: [Trade]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """A moment for the broker to set shares free that a cancelled order held."""
 
@@ -134,7 +141,7 @@ MOST_STOPS = 24
 LEAST_RISK = Decimal("0.25")
 
 BrokerStep = ReadPositions | ReadOrders | ReadFills | ReadChanges | FindOrder | Send | Replace | Cancel
-Step = BrokerStep | Wait | Insert | Update
+Step = BrokerStep | Settle | Wait | Insert | Update
 Steps = Generator[Step, Any, None]
 
 _STATUS = {
@@ -188,6 +195,7 @@ class Execution:
         self._clock = clock
         self.cost_per_share = Decimal(repr(cost_per_share))
         self._fee_rates = fee_rates
+        self.isolate: Isolate = nullcontext
         self.entered_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
@@ -216,6 +224,8 @@ class Execution:
 
     def take_events(self) -> bool:
         """Act on what the broker says has changed; True if anything did. What cannot be read now is told next time."""
+        for trade in self._perform(Settle()):
+            self._over(trade)
         try:
             changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
@@ -224,7 +234,8 @@ class Execution:
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
-                self._run(order.symbol, self._order_changed(mine, intent, order))
+                with self.isolate(order.symbol):
+                    self._run(order.symbol, self._order_changed(mine, intent, order))
         return bool(changed)
 
     def resume(self) -> None:
@@ -233,23 +244,40 @@ class Execution:
             self.owed.discard(symbol)
             if symbol in self._store.live:
                 mine = self._store.live[symbol]
-                self._run(symbol, self._resume(mine))
+                with self.isolate(symbol):
+                    self._run(symbol, self._resume(mine))
                 self._alarm(mine)
+
+    def compare(self, positions: Listing[Position], orders: Listing[Order]) -> None:
+        """Hold what the broker shows against what is known; a trade that looks otherwise is owed a look."""
+        for symbol, mine in self._store.live.items():
+            if symbol not in positions.unreadable and not _agrees(mine, positions.get(symbol), orders):
+                self.owed.add(symbol)
+
+    def shares_of(self, symbol: str) -> int:
+        """Shares that our trade of a symbol holds as far as we know, negative when short."""
+        mine = self._store.live.get(symbol)
+        return 0 if mine is None else _sign(mine.trade) * _rest(mine)
 
     @property
     def urgent(self) -> bool:
-        """Whether shares stand without a stop or a closing order: then the next tick is due within a second."""
-        return any(mine.unprotected_since is not None for mine in self._store.live.values())
+        """Whether shares stand without a stop or a closing order, or an exit has just begun and is not sent yet: then
+        the next tick is due within a second."""
+        return any(
+            mine.unprotected_since is not None or (_held_up_since(mine) is not None and not mine.alarmed)
+            for mine in self._store.live.values()
+        )
 
     def _alarm(self, mine: LiveTrade) -> None:
-        since, now = mine.unprotected_since, self._clock.now()
-        if since is not None and now - since >= LONGEST_UNPROTECTED and not mine.alarmed:
-            mine.alarmed = True
+        unprotected, now = mine.unprotected_since, self._clock.now()
+        since, alarm = unprotected or _held_up_since(mine), "position_unprotected" if unprotected else "exit_held_up"
+        if since is not None and now - since >= LONGEST_UNPROTECTED and mine.alarmed != alarm:
+            mine.alarmed = alarm
             log.error(
-                "position_unprotected",
+                alarm,
                 trade=mine.trade.signal_key,
                 seconds=(now - since).total_seconds(),
-                todo="look at the account; it is tried again every second",
+                todo="look at the account; it is tried again in every tick",
             )
 
     def cancel_entry(self, mine: LiveTrade) -> None:
@@ -278,6 +306,10 @@ class Execution:
             self._reread.add(symbol)
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=symbol, error=str(error))
+        except Exception:  # a mistake, which others hear of: the position is looked at again all the same
+            self._reread.add(symbol)
+            self.owed.add(symbol)
+            raise
         self.owed.add(symbol)
         return False
 
@@ -301,6 +333,8 @@ class Execution:
                 return self._store.update_all(changes)
             case Insert(rows):
                 return self._store.insert(*rows)
+            case Settle():
+                return self._store.settle(self._clock.now())
             case Wait():
                 return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
             case _:
@@ -308,14 +342,14 @@ class Execution:
 
     def _ask(self, step: BrokerStep) -> Any:
         match step:
+            case ReadChanges():
+                return self._broker.changed_orders()
             case ReadPositions():
                 return self._broker.positions()
             case ReadOrders():
                 return self._broker.open_orders()
             case ReadFills(after):
                 return self._broker.activities(after)
-            case ReadChanges():
-                return self._broker.changed_orders()
             case Send(request):
                 return self._broker.submit(request)
             case Cancel(order_id):
@@ -508,6 +542,7 @@ class Execution:
         if len(refused) >= MOST_ATTEMPTS or _count(mine, IntentStep.STOP) >= MOST_STOPS:
             log.error("stop_given_up", trade=trade.signal_key, attempts=len(refused), todo="protect it by hand")
             self.owed.discard(trade.symbol)
+            self._reread.add(trade.symbol)  # perhaps another process's stop holds the shares
             return
         stop = trade.stop_price or trade.initial_stop
         intent = yield from self._journal(mine, IntentStep.STOP, quantity, stop)
@@ -758,7 +793,7 @@ class Execution:
         if mine.unprotected_since is not None:
             mine.trade.unprotected_seconds += max(0.0, (moment - mine.unprotected_since).total_seconds())
             mine.unprotected_since = None
-            mine.alarmed = False
+            mine.alarmed = ""
 
     def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
         """A move that came to nothing is refused with its order."""
@@ -855,7 +890,7 @@ class Execution:
         else:
             assert last is not None
             trade.exited_at = last.finished_at or self._clock.now()
-            trade.exit_reason = ExitReason.BREAKEVEN_STOP if trade.breakeven_set else ExitReason.STOP
+            trade.exit_reason = ExitReason.STOP if last.stop_price == trade.initial_stop else ExitReason.BREAKEVEN_STOP
         by_exit = claimed is not None and by_others <= 0 and last is not None and last.step == IntentStep.EXIT
         if by_exit and claimed is not None:
             trade.exit_reason = claimed.rule
@@ -913,6 +948,13 @@ def _finished(intent: OrderIntent) -> tuple[datetime, int]:
     return intent.finished_at or intent.created_at, intent.attempt
 
 
+def _held_up_since(mine: LiveTrade) -> datetime | None:
+    """When the exit was decided that no order carries out yet, None where one does or nothing leaves."""
+    if mine.exit is None or any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents):
+        return None
+    return mine.exit.decided_at
+
+
 def _update(row: Row, fields: tuple[str, ...]) -> Update:
     return Update(((row, fields),))
 
@@ -930,6 +972,16 @@ def _covers(standing: list[OrderIntent], mine: LiveTrade) -> bool:
     """Whether exactly one stop stands, for exactly the shares held."""
     left = [intent.quantity - intent.filled_quantity for intent in standing]
     return left == [_rest(mine) - mine.sold_by_others]
+
+
+def _agrees(mine: LiveTrade, position: Position | None, orders: Listing[Order]) -> bool:
+    """Whether the broker shows the shares and the orders that this trade should have."""
+    shown = [intent for intent in mine.intents if intent.client_order_id in orders]
+    if shown != [intent for intent in mine.intents if intent.status == IntentStatus.WORKING]:
+        return False
+    held = _sign(mine.trade) * position.quantity if position else 0
+    standing = [intent for intent in shown if intent.step in _PROTECTING]
+    return held == _rest(mine) and (mine.trade.status != TradeStatus.OPEN or _covers(standing, mine))
 
 
 def _sign(trade: Trade) -> int:

@@ -1,10 +1,13 @@
 """Watches open trades every 10 seconds and gets out of those that have stopped working."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
+from math import isfinite
 
 from positions import rules
 from positions.execution import Execution
+from positions.isolation import Isolate
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
@@ -51,27 +54,37 @@ class ExitMonitor:
     """
 
     def __init__(
-        self, bank: IndicatorBank, store: Store, execution: Execution, settings: Callable[[], ExitSettings]
+        self,
+        bank: IndicatorBank,
+        store: Store,
+        execution: Execution,
+        settings: Callable[[], ExitSettings],
+        isolate: Isolate = nullcontext,
     ) -> None:
         self._bank = bank
         self._store = store
         self._execution = execution
         self._settings = settings
+        self._isolate = isolate
+        self.active = True
         self._seen = -1
 
     def tick(self, now: datetime) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
-        if self._seen == self._bank.version:
+        if self._seen == self._bank.version or not self.active:
             return
         self._seen = self._bank.version
-        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
+        open_trades = [
+            mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN and mine.trade.managed
+        ]
         if not open_trades:
             return
         settings = self._settings()
         for mine in open_trades:
-            decision = self.decide(mine.trade, settings, now)
-            if decision is not None:
-                self.execute_early_exit(mine, decision)
+            with self._isolate(mine.trade.signal_key):
+                decision = self.decide(mine.trade, settings, now)
+                if decision is not None:
+                    self.execute_early_exit(mine, decision)
 
     def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
         row = self._bank.row_of[trade.symbol]
@@ -106,6 +119,15 @@ class ExitMonitor:
     ) -> ExitDecision | None:
         """Rule `momentum_reversal`; see positions.rules.check_momentum."""
         return rules.check_momentum(position, market, settings)
+
+    def leave_all(self, decision: ExitDecision) -> None:
+        """Get out of every open trade that the rules watch, whatever its bars say."""
+        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
+        for mine in [each for each in open_trades if each.trade.managed]:
+            with self._isolate(mine.trade.signal_key):
+                close = float(self._bank.close[self._bank.row_of[mine.trade.symbol]])
+                known = mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)
+                self._execution.exit(mine, decision, close if isfinite(close) else known)
 
     def execute_early_exit(self, mine: LiveTrade, decision: ExitDecision) -> bool:
         """Claim the exit and start it; False if the trade is leaving already."""

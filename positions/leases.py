@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from django.db import IntegrityError, transaction
+import structlog
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 
 from positions.models import WorkerLease
+
+log = structlog.get_logger(__name__)
 
 
 class LeaseTaken(Exception):
@@ -64,12 +67,40 @@ def acquire(book: str, name: str, now: datetime, duration: timedelta) -> WorkerL
     return WorkerLease.objects.get(book=book, name=name, holder=mine["holder"])
 
 
-def renew(lease: WorkerLease, now: datetime, duration: timedelta) -> None:
-    """Raises LeaseTaken if somebody else holds it by now."""
+def renew(lease: WorkerLease, now: datetime, duration: timedelta, **told: object) -> None:
+    """`told` are other columns that say how the work goes. Raises LeaseTaken if somebody else holds it by now."""
     held = WorkerLease.objects.filter(pk=lease.pk, epoch=lease.epoch)
-    if not held.update(heartbeat_at=now, expires_at=now + duration):
+    if not held.update(heartbeat_at=now, expires_at=now + duration, **told):
         raise LeaseTaken(f"{lease.name} of {lease.book} was taken over by another process; this one stops")
 
 
 def release(lease: WorkerLease) -> None:
     WorkerLease.objects.filter(pk=lease.pk, epoch=lease.epoch).delete()
+
+
+class Tenure:
+    """A lease while its holder works, which may be interrupted for longer than the lease lasts. Times are the wall's.
+
+    `check` before each write at the broker: whoever slept while another process took over stops there.
+    """
+
+    def __init__(self, lease: WorkerLease, duration: timedelta) -> None:
+        self.lease = lease
+        self._duration = duration
+        self._renewed_at = lease.heartbeat_at
+
+    def check(self) -> None:
+        """Raises LeaseTaken where another process holds the lease; asks the database once half of the time is over."""
+        if not timedelta(0) <= datetime.now(UTC) - self._renewed_at < self._duration / 2:
+            self.renew()
+
+    def renew(self, **told: object) -> None:
+        """As `check`, and says how the work goes. While the database is away nobody can take over either."""
+        now = datetime.now(UTC)
+        try:
+            renew(self.lease, now, self._duration, **told)
+        except (OperationalError, InterfaceError) as error:
+            connection.close()
+            log.warning("lease_not_renewed", lease=str(self.lease), error=str(error))
+        else:
+            self._renewed_at = now

@@ -1,6 +1,7 @@
 """The main job: bars in, signals out, trades entered, watched and closed. The same object trades live and replays."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,16 +16,17 @@ from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
+from positions.isolation import Isolate
 from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
 from positions.models import Trade
-from positions.rules import ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
-from positions.store import Store
+from positions.rules import DayView, ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
+from positions.store import Store, StoreUnavailable
 from positions.strategy import Adviser, BadSignal, Signal, Strategy
-from positions.words import Feed, Side, TradeStatus
+from positions.words import Feed, Outcome, Side, TradeStatus
 
 log = structlog.get_logger(__name__)
 
@@ -53,13 +55,30 @@ class Desk:
     exit_settings: Callable[[], ExitSettings]
     risk_settings: Callable[[], RiskSettings]
     protections: bool
+    isolate: Isolate = nullcontext
+    is_halted: Callable[[], bool] = bool
+
+
+@dataclass(slots=True)
+class Results:
+    """What the session's closed trades came to: dollars after fees, and the losses since the last win."""
+
+    pnl: Decimal = Decimal(0)
+    losses: int = 0
+    last_loss_at: datetime | None = None
+
+    def add(self, trade: Trade) -> None:
+        self.pnl += trade.pnl or 0
+        won = trade.outcome == Outcome.WIN
+        self.losses = 0 if won else self.losses + 1
+        self.last_loss_at = None if won else trade.exited_at
 
 
 class TradingLoop:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._strategy_name = f"{type(desk.strategy).__module__}.{type(desk.strategy).__qualname__}"
-        self._session_pnl = Decimal(0)
+        self._results = Results()
         self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
         desk.execution.entered_listeners.append(self._follow_plan)
@@ -68,7 +87,9 @@ class TradingLoop:
     def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
         self._desk.bank.open_session(session, length, history)
         self._desk.market.open_session()
-        self._session_pnl = self._desk.store.session_pnl(session.day)
+        self._results = Results()
+        for trade in self._desk.store.closed_trades(session.day):
+            self._results.add(trade)
         self._ledger.open_session(session)
         self._followed = {}
         for trade in self._desk.store.unfinished_plans(session.day):
@@ -92,7 +113,7 @@ class TradingLoop:
             log.warning("plans_not_known", plans=len(self._followed), reason="a bar was missed while they ran")
 
     def _count_result(self, trade: Trade) -> None:
-        self._session_pnl += trade.pnl or 0
+        self._results.add(trade)
 
     def on_bar(self, batch: BarBatch) -> None:
         """A completed bar has arrived: update, get out, protect, then look for entries."""
@@ -103,7 +124,17 @@ class TradingLoop:
         self._give_up_old_entries(desk.bank.now)
         self._end_plans(self._ledger.on_bar(batch))
         for signal in self._signals():
-            self._consider(signal)
+            with desk.isolate(signal.key):
+                self._consider(signal)
+
+    def revise_bar(self, batch: BarBatch) -> None:
+        """The last bar of some symbols was corrected; `remember` was called before that bar."""
+        self._desk.bank.revise(batch)
+        self._desk.market.revise()
+
+    def remember(self) -> None:
+        """A bar is about to come that may be corrected later."""
+        self._desk.bank.remember()
 
     def _take_in(self, batch: BarBatch) -> None:
         self._desk.bank.update(batch)
@@ -145,11 +176,15 @@ class TradingLoop:
 
     def tick(self, now: datetime) -> None:
         """What every 10 seconds brings: the broker's news, what is owed, the exit rules."""
-        desk = self._desk
-        desk.execution.take_events()
-        if desk.execution.owed:
-            desk.execution.resume()
-        desk.exits.tick(now)
+        self.settle()
+        self._desk.exits.tick(now)
+
+    def settle(self) -> None:
+        """The broker's news and what is owed, whether the market is open or not."""
+        execution = self._desk.execution
+        execution.take_events()
+        if execution.owed:
+            execution.resume()
 
     def tick_breakeven(self) -> None:
         """What every 30 seconds brings."""
@@ -183,6 +218,19 @@ class TradingLoop:
         reason = "" if opinion.take else opinion.reason
         desk.adviser.on_decision(signal, reason or self._enter(signal))
 
+    def _day(self, account: Account, now: datetime) -> DayView:
+        desk, results = self._desk, self._results
+        return DayView(
+            now=now,
+            halted=desk.is_halted(),
+            open_positions=len(desk.store.live),
+            pnl=float(results.pnl),
+            equity=float(account.equity),
+            orders=desk.store.orders_since(now - timedelta(minutes=1)),
+            losses=results.losses,
+            last_loss_at=results.last_loss_at,
+        )
+
     def _enter(self, signal: Signal) -> str:
         """Enter a trade on a signal; returns why not, "" if an entry order works."""
         desk = self._desk
@@ -202,7 +250,10 @@ class TradingLoop:
                 account = desk.broker.account()
             except BrokerError:
                 return "account_unknown"
-            reason = blocked(len(desk.store.live), float(self._session_pnl), float(account.equity), risk)
+            try:
+                reason = blocked(self._day(account, signal.at), risk)
+            except StoreUnavailable:
+                reason = "database_away"
             if reason:
                 return reason
         quantity = whole_shares(float(entry), float(stop), float(account.equity), float(account.buying_power), risk)

@@ -77,6 +77,7 @@ class Trade(models.Model):
     side = word_field(Side)
     status = word_field(TradeStatus, default=TradeStatus.ENTERING)
     strategy = models.CharField(max_length=128)
+    managed = models.BooleanField(default=True, help_text="off: its stop protects it, and no exit rule acts on it")
     feed = word_field(Feed)
     session = models.DateField(help_text="New York trading day")
     exit_settings_hash = models.CharField(max_length=16, help_text="which exit rules and numbers it was traded under")
@@ -285,6 +286,35 @@ class OrderIntent(models.Model):
         return self.client_order_id
 
 
+class ExternalPosition(models.Model):
+    """A position at the broker that no trade of ours explains, for as long as it was there."""
+
+    book = book_field()
+    symbol = models.CharField(max_length=16)
+    quantity = models.IntegerField(help_text="shares, negative when short")
+    price = price_field(null=True, help_text="the last that the broker told")
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField(help_text="when shares or price changed last")
+    gone_at = models.DateTimeField(null=True, help_text="closed by its owner, or taken over as a trade")
+    adopt = models.BooleanField(
+        default=False, help_text="a user wants it to be traded as ours, from the next minute on"
+    )
+    trade = models.ForeignKey(Trade, models.SET_NULL, null=True, related_name="+", help_text="that took it over")
+
+    class Meta:
+        db_table = "external_positions"
+        ordering = ["-first_seen_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["book", "symbol"], condition=Q(gone_at__isnull=True), name="external_position_once_a_symbol"
+            )
+        ]
+        indexes = [models.Index(fields=["book", "-first_seen_at", "-id"], name="external_newest_of_a_book")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.symbol}"
+
+
 class WorkerLease(models.Model):
     """Who does a job that only one process may do. The epoch grows with each new holder, so that an old one notices."""
 
@@ -295,6 +325,8 @@ class WorkerLease(models.Model):
     acquired_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     expires_at = models.DateTimeField()
+    tick_seconds = models.FloatField(null=True, help_text="the longest look at the positions since the last heartbeat")
+    calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
 
     class Meta:

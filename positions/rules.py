@@ -3,11 +3,11 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cache
 from math import floor, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from positions.words import ExitReason, Side
 
@@ -46,10 +46,30 @@ class RiskSettings:
     max_notional: float = 0.2
     max_open_positions: int = 10
     daily_loss_limit: float = 0.03
+    max_orders_per_minute: int = 60
+    cooldown_losses: int = 4
+    cooldown_minutes: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class PositionView:
+class DayView:
+    """What the protections need to know. `losses` in a row until now, the last of them at `last_loss_at`; `orders`
+    were sent within the last minute."""
+
+    now: datetime
+    halted: bool
+    open_positions: int
+    pnl: float
+    equity: float
+    orders: int
+    losses: int
+    last_loss_at: datetime | None
+
+
+# Views are made of every open trade in every tick: a named tuple is made in a third of a frozen dataclass's time.
+
+
+class PositionView(NamedTuple):
     """What the rules need to know of an open trade. `risk` is R in dollars a share."""
 
     side: Side
@@ -70,8 +90,7 @@ class PositionView:
         return self.sign * (price - self.entry) - 2 * cost_per_share
 
 
-@dataclass(frozen=True, slots=True)
-class MarketView:
+class MarketView(NamedTuple):
     """A symbol's last completed bar and its momentum; NaN where not known."""
 
     high: float
@@ -191,13 +210,26 @@ def whole_shares(entry: float, stop: float, equity: float, buying_power: float, 
     return max(0, floor(min(by_risk, by_notional)))
 
 
-def blocked(open_positions: int, session_pnl: float, equity: float, settings: RiskSettings) -> str:
+def blocked(day: DayView, settings: RiskSettings) -> str:
     """Why no entry may be made now; "" if one may."""
-    if open_positions >= settings.max_open_positions:
+    if day.halted:
+        return "halted"
+    if day.open_positions >= settings.max_open_positions:
         return "max_open_positions"
-    if session_pnl <= -settings.daily_loss_limit * equity:
+    if day.pnl <= -settings.daily_loss_limit * day.equity:
         return "daily_loss_limit"
+    if day.orders >= settings.max_orders_per_minute:
+        return "max_orders_per_minute"
+    if cooling_until(day.losses, day.last_loss_at, settings) > day.now:
+        return "cooldown"
     return ""
+
+
+def cooling_until(losses: int, last_loss_at: datetime | None, settings: RiskSettings) -> datetime:
+    """When entries are allowed again after so many losses in a row; long ago where they are not blocked."""
+    if not settings.cooldown_losses or last_loss_at is None or losses < settings.cooldown_losses:
+        return datetime.min.replace(tzinfo=UTC)
+    return last_loss_at + timedelta(minutes=settings.cooldown_minutes)
 
 
 def net_pnl(side: Side, entry: Decimal, exit_price: Decimal, quantity: int, fees: Decimal) -> Decimal:

@@ -4,16 +4,16 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
-from decimal import Decimal
 from operator import attrgetter
-from typing import Protocol
+from typing import Any, Protocol
 
-from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, models, transaction
 from django.db.models import Q
 
 from positions import bulk
+from positions.apps import LOCK_TIMEOUT_MS
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
@@ -22,6 +22,8 @@ Row = Trade | PositionExit | StopMove | OrderIntent
 Change = tuple[Row, tuple[str, ...]]
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
+#: What was decided once is not decided again.
+_OF_THE_DECISION = ("id", "trade", "rule", "evidence", "decided_at", "decided_price")
 _OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
 
 
@@ -36,9 +38,9 @@ class StoreUnavailable(Exception):
 class LiveTrade:
     """A trade that is not over, with the rows that belong to it, and what is known of it in this process only.
 
-    `sold_by_others`: shares that were bought and are neither held nor sold by us. `last_price`: the broker's. Times are
-    None where the thing is not so: shares stand without a stop or a closing order since, the broker shows no position
-    since, a stop move is to be tried again at.
+    `alarmed`: the alarm that was raised last, "" for none. `sold_by_others`: shares that were bought and are neither
+    held nor sold by us. `last_price`: the broker's. Times are None where the thing is not so: shares stand without a
+    stop or a closing order since, the broker shows no position since, a stop move is to be tried again at.
     """
 
     __slots__ = (
@@ -62,7 +64,7 @@ class LiveTrade:
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
         self.unprotected_since: datetime | None = None
-        self.alarmed = False
+        self.alarmed = ""
         self.sold_by_others = 0
         self.missing_since: datetime | None = None
         self.move_again_at: datetime | None = None
@@ -81,6 +83,8 @@ class LiveTrade:
 
 class Store(Protocol):
     """One book's open business.
+
+    Reads raise StoreUnavailable where the database does not answer.
 
     Writes raise Duplicate where somebody else was first: where a unique constraint says no, where the trade of a row is
     over, or has orders in its journal that are not in `live`, or where the stored row is further than the one in hand.
@@ -106,8 +110,16 @@ class Store(Protocol):
         """Read a symbol's live trade again; returns the one that was live in memory and is over."""
         ...
 
-    def session_pnl(self, day: date) -> Decimal:
-        """Dollars after fees of the trades of a session that have closed."""
+    def closed_trades(self, day: date) -> list[Trade]:
+        """The trades of a session that have closed, in the order of their ends."""
+        ...
+
+    def orders_since(self, moment: datetime) -> int:
+        """How many orders were journaled from then on."""
+        ...
+
+    def settle(self, now: datetime) -> list[Trade]:
+        """Store what waits for the database, if anything does; returns the trades that others have ended meanwhile."""
         ...
 
     def unfinished_plans(self, day: date) -> list[Trade]:
@@ -127,14 +139,19 @@ def _is_unique_violation(error: IntegrityError) -> bool:
 
 @contextmanager
 def _reaching_the_database() -> Iterator[None]:
-    """Raises Duplicate for a row that exists, StoreUnavailable where the database cannot be asked."""
+    """Raises Duplicate for a row that exists, StoreUnavailable where the database cannot be asked, or is locked."""
     try:
+        if connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
         yield
     except IntegrityError as error:
         if _is_unique_violation(error):
             raise Duplicate(str(error)) from error
         raise
     except (OperationalError, InterfaceError) as error:
+        if not connection.in_atomic_block:
+            connection.close()  # Django would go on with one that is broken
         raise StoreUnavailable(str(error)) from error
 
 
@@ -151,13 +168,16 @@ def _not_further_than(row: Row, fields: tuple[str, ...]) -> Q:
     allowed = Q(status__in=LIVE_STATUSES)
     if "quantity" in fields:
         allowed &= Q(quantity__lte=row.quantity)
-    if "stop_price" in fields:
+    if "stop_price" in fields and row.stop_price is None:
+        allowed &= Q(stop_price__isnull=True)
+    elif "stop_price" in fields:
         tighter = Q(side=Side.LONG, stop_price__lte=row.stop_price) | Q(side=Side.SHORT, stop_price__gte=row.stop_price)
         allowed &= Q(stop_price__isnull=True) | tighter
     return allowed
 
 
-def _attach(live: dict[str, LiveTrade], row: Row) -> None:
+def attach(live: dict[str, LiveTrade], row: Row) -> None:
+    """Take a new row into memory."""
     if isinstance(row, Trade):
         live[row.symbol] = LiveTrade(row)
         return
@@ -170,7 +190,7 @@ def _attach(live: dict[str, LiveTrade], row: Row) -> None:
         mine.exit = row
 
 
-def _detach(live: dict[str, LiveTrade], row: Row) -> LiveTrade | None:
+def detach(live: dict[str, LiveTrade], row: Row) -> LiveTrade | None:
     """Forget what is over; returns the trade that has just ended."""
     if isinstance(row, Trade) and row.status in _ENDED:
         return live.pop(row.symbol)
@@ -181,8 +201,16 @@ def _detach(live: dict[str, LiveTrade], row: Row) -> LiveTrade | None:
     return None
 
 
+def check_unclaimed(mine: LiveTrade, row: Row) -> None:
+    """Raises Duplicate where the trade has an exit under way or owes a stop move already."""
+    if isinstance(row, PositionExit) and mine.exit is not None:
+        raise Duplicate(f"an exit of {row.trade.signal_key} is under way already")
+    if isinstance(row, StopMove) and any(move.status == StopMoveStatus.OWED for move in mine.moves):
+        raise Duplicate(f"a stop move of {row.trade.signal_key} is owed already")
+
+
 class OrmStore:
-    """Every write goes to the database at once, where the constraints decide."""
+    """Every write goes to the database at once, where the constraints decide. The start may raise StoreUnavailable."""
 
     def __init__(self, book: str) -> None:
         self.book = book
@@ -190,15 +218,16 @@ class OrmStore:
         trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).prefetch_related(
             "intents", "stop_moves", "exits"
         )
-        for trade in trades.order_by("id"):
-            self._take(trade)
+        with _reaching_the_database():
+            for trade in trades.order_by("id"):
+                self._take(trade)
 
     def _take(self, trade: Trade) -> None:
-        _attach(self.live, trade)
+        attach(self.live, trade)
         children: tuple[Row, ...] = (*trade.intents.all(), *trade.stop_moves.all(), *trade.exits.all())
         for row in sorted(children, key=attrgetter("pk")):
-            _attach(self.live, row)
-            _detach(self.live, row)
+            attach(self.live, row)
+            detach(self.live, row)
 
     def insert(self, *rows: Row) -> None:
         with _reaching_the_database(), transaction.atomic():
@@ -207,7 +236,7 @@ class OrmStore:
             for row in rows:
                 row.save(force_insert=True)
         for row in rows:
-            _attach(self.live, row)
+            attach(self.live, row)
 
     def _check_known(self, trade: Trade) -> None:
         """Raises Duplicate unless the trade is live and its journal is the one in memory. Locks the trade."""
@@ -222,14 +251,15 @@ class OrmStore:
         self.update_all([(row, fields)])
 
     def update_all(self, changes: Sequence[Change]) -> None:
-        with _reaching_the_database(), transaction.atomic():
+        one_statement = len(changes) == 1
+        with _reaching_the_database(), nullcontext() if one_statement else transaction.atomic():
             for row, fields in changes:
                 values = {name: getattr(row, name) for name in fields}
                 allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
                 if not allowed.update(**values):
                     raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
         for row, _ in changes:
-            _detach(self.live, row)
+            detach(self.live, row)
 
     def reload(self, symbol: str) -> Trade | None:
         mine = self.live.get(symbol)
@@ -246,17 +276,77 @@ class OrmStore:
                 self._take(trade)
         return None
 
-    def session_pnl(self, day: date) -> Decimal:
+    def open_symbols(self) -> set[str]:
+        with _reaching_the_database():
+            return set(Trade.objects.filter(book=self.book, status__in=LIVE_STATUSES).values_list("symbol", flat=True))
+
+    def put(self, mine: LiveTrade) -> None:
+        trade = mine.trade
+        with _reaching_the_database(), transaction.atomic():
+            stored = Trade.objects.select_for_update().filter(book=trade.book, signal_key=trade.signal_key).first()
+            if stored is None:
+                trade.save(force_insert=True)
+            else:
+                trade.pk = stored.pk
+            for intent in mine.intents:
+                _put(intent, trade.intents.filter(client_order_id=intent.client_order_id))
+            for move in mine.moves:
+                _put(move, trade.stop_moves.filter(Q(decided_at=move.decided_at) | _claims_the_same(move)))
+            for claimed in [*mine.past_exits, *([mine.exit] if mine.exit else [])]:
+                _put(claimed, trade.exits.filter(Q(decided_at=claimed.decided_at) | _claims_the_same(claimed)))
+            if stored is not None:
+                _overwrite(trade)
+                if trade.plan_outcome is not None:
+                    Trade.objects.filter(pk=trade.pk).update(**{name: getattr(trade, name) for name in _OF_THE_PLAN})
+            if Trade.objects.filter(pk=trade.pk, status__in=_ENDED).exists():
+                trade.exits.filter(status=ExitStatus.PENDING).update(status=ExitStatus.SUPERSEDED)
+                trade.stop_moves.filter(status=StopMoveStatus.OWED).update(status=StopMoveStatus.REFUSED)
+
+    def settle(self, now: datetime) -> list[Trade]:
+        """Nothing waits here."""
+        return []
+
+    def closed_trades(self, day: date) -> list[Trade]:
         closed = Trade.objects.filter(book=self.book, session=day, status=TradeStatus.CLOSED)
-        total: Decimal | None = closed.aggregate(total=models.Sum("pnl"))["total"]
-        return total or Decimal(0)
+        with _reaching_the_database():
+            return list(closed.order_by("exited_at", "id"))
+
+    def orders_since(self, moment: datetime) -> int:
+        with _reaching_the_database():
+            return OrderIntent.objects.filter(book=self.book, created_at__gte=moment).count()
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         entered = Trade.objects.filter(book=self.book, session=day, entered_at__isnull=False)
-        return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
+        with _reaching_the_database():
+            return list(entered.filter(plan_outcome__isnull=True).order_by("id"))
 
     def plans_ended(self, trades: list[Trade]) -> None:
-        Trade.objects.bulk_update(trades, _OF_THE_PLAN)
+        with _reaching_the_database(), transaction.atomic():
+            Trade.objects.bulk_update(trades, _OF_THE_PLAN)
+
+
+def _put(row: Row, same: "models.QuerySet[Any]") -> None:
+    """Insert a row, or write it over what is stored of it unless that is further."""
+    stored = same.order_by("id").first()
+    if stored is None:
+        row.save(force_insert=True)
+    else:
+        row.pk = stored.pk
+        _overwrite(row)
+
+
+def _overwrite(row: Row) -> None:
+    fields = tuple(field.name for field in row._meta.concrete_fields if field.name not in _OF_THE_DECISION)
+    allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
+    allowed.update(**{name: getattr(row, name) for name in fields})
+
+
+def _claims_the_same(row: PositionExit | StopMove) -> Q:
+    """Stored rows beside which there may be no such row: whoever claimed first decided."""
+    if isinstance(row, StopMove):
+        return Q(status=StopMoveStatus.OWED) if row.status == StopMoveStatus.OWED else Q(pk=None)
+    claims = (ExitStatus.PENDING, ExitStatus.DONE)
+    return Q(status__in=claims) if row.status in claims else Q(pk=None)
 
 
 class MemoryStore:
@@ -281,17 +371,17 @@ class MemoryStore:
                 raise Duplicate(f"a position in {row.symbol} is open already")
         elif isinstance(row, OrderIntent):
             self._claim(self._client_ids, row.client_order_id)
-        elif isinstance(row, PositionExit) and self.live[row.trade.symbol].exit is not None:
-            raise Duplicate(f"an exit of {row.trade.signal_key} is under way already")
-        elif isinstance(row, StopMove) and any(
-            move.status == StopMoveStatus.OWED for move in self.live[row.trade.symbol].moves
-        ):
-            raise Duplicate(f"a stop move of {row.trade.signal_key} is owed already")
-        _attach(self.live, row)
+        else:
+            check_unclaimed(self.live[row.trade.symbol], row)
+        attach(self.live, row)
 
     def reload(self, symbol: str) -> Trade | None:
         """Nobody else writes here: what is in memory is what there is."""
         return None
+
+    def settle(self, now: datetime) -> list[Trade]:
+        """Nothing waits here."""
+        return []
 
     @staticmethod
     def _claim(taken: set[str], key: str) -> None:
@@ -304,13 +394,17 @@ class MemoryStore:
 
     def update_all(self, changes: Sequence[Change]) -> None:
         for row, _ in changes:
-            ended = _detach(self.live, row)
+            ended = detach(self.live, row)
             if ended is not None:
                 self._ended.append(ended)
 
-    def session_pnl(self, day: date) -> Decimal:
-        results = (mine.trade.pnl for mine in self._ended if mine.trade.session == day and mine.trade.pnl is not None)
-        return sum(results, start=Decimal(0))
+    def closed_trades(self, day: date) -> list[Trade]:
+        trades = [mine.trade for mine in self._ended if mine.trade.session == day]
+        return sorted((trade for trade in trades if trade.exited_at), key=attrgetter("exited_at"))
+
+    def orders_since(self, moment: datetime) -> int:
+        known = (*self._ended, *self.live.values())
+        return sum(intent.created_at >= moment for mine in known for intent in mine.intents)
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         trades = [mine.trade for mine in (*self._ended, *self.live.values())]

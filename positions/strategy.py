@@ -86,6 +86,13 @@ class Strategy(Protocol):
     def signals(self, bank: "IndicatorBank") -> list[Signal]: ...
 
 
+class OnlyWatching:
+    """Gives no signal: what is open is watched, and nothing is entered."""
+
+    def signals(self, bank: "IndicatorBank") -> list[Signal]:
+        return []
+
+
 class VwapCross:
     """Momentum entries: the close crosses the session's VWAP in the direction of EMA20 against EMA50.
 

@@ -72,3 +72,14 @@ class Feed(StrEnum):
     IEX = "iex"
     FILE = "file"
     SIMULATED = "simulated"
+
+
+class ExternalMode(StrEnum):
+    """What becomes of a position at the broker that no trade of ours explains.
+
+    `show`: it is listed. `protect`: it gets a stop. `manage`: exit rules and breakeven act on it too.
+    """
+
+    SHOW = "show"
+    PROTECT = "protect"
+    MANAGE = "manage"

@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from positions.words import Feed
 from tradingsite.kit.options import bad_input
 
 if TYPE_CHECKING:
     from positions.broker.alpaca import AlpacaBroker, TradingAccess
     from positions.clock import Clock
+    from positions.market.feeds.alpaca import AlpacaAccess
+
+FEEDS = [Feed.SIP.value, Feed.IEX.value]
 
 #: What ALPACA_LIVE must be before an order goes to a real account.
 ACCEPTANCE = "I_ACCEPT_REAL_ORDERS"
@@ -24,8 +28,7 @@ def trading_access(book: str) -> "TradingAccess":
     from positions.broker.alpaca import TradingAccess
 
     live = book.startswith("live:")
-    if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
-        raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
+    _demand_keys()
     if live and settings.ALPACA_LIVE != ACCEPTANCE:
         raise bad_input(
             f"BOOK={book} trades real money; set ALPACA_LIVE={ACCEPTANCE} too, or use a book paper:<account>."
@@ -34,6 +37,25 @@ def trading_access(book: str) -> "TradingAccess":
     if origin and not re.fullmatch(r"https?://[^/\s]+", origin):
         raise bad_input(f"ALPACA_TRADING_URL={origin} is not an origin; use something like http://127.0.0.1:9000.")
     return TradingAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, live, origin)
+
+
+def data_access(feed: str = "") -> "AlpacaAccess":
+    """The way to the bars of a feed, by default of the ALPACA_FEED setting.
+
+    Raises CommandError (status 2) for missing keys and for what is no feed.
+    """
+    from positions.market.feeds.alpaca import AlpacaAccess
+
+    _demand_keys()
+    feed = feed or settings.ALPACA_FEED
+    if feed not in FEEDS:
+        raise bad_input(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
+    return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), settings.ALPACA_DATA_URL)
+
+
+def _demand_keys() -> None:
+    if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
+        raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
 
 
 def alpaca_broker(access: "TradingAccess", clock: "Clock") -> "AlpacaBroker":

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg
+from django.db.models import Avg, Count, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -19,6 +19,7 @@ from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
 from ml.words import VERDICTS, Gate
 from positions.books import is_book
+from positions.halting import halted
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
@@ -67,6 +68,9 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "sessions": _sessions(book, sessions),
         "exits": _exits(sessions),
         "open_trades": _open_trades(book),
+        "halt": halted(book),
+        "may_halt": request.user.has_perm("positions.change_trade"),
+        "blocked": _blocked(book),
         "leases": _leases(book),
         "waiting": _waiting(),
         **_model(book),
@@ -173,6 +177,15 @@ def _open_trades(book: str) -> SafeString:
     )
 
 
+def _blocked(book: str) -> SafeString:
+    """Signals of the last day that has any, by what kept them from being entered."""
+    signals = TradeFeatures.objects.filter(book=book)
+    last = signals.order_by("-signal_at").values("session")[:1]
+    kept = signals.filter(session=Subquery(last), taken=False).order_by()
+    counts = kept.values_list("not_taken_reason").annotate(n=Count("pk")).order_by("-n")
+    return rows_table(("reason", "signals"), [list(row) for row in counts])
+
+
 def _waiting() -> str:
     """What was handed over by any process and is not in the database yet."""
     waits = backlog(settings.VAR_DIR / "journal")
@@ -254,6 +267,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Exits", "admin:positions_positionexit_changelist", "logout", "positions.view_positionexit"),
             ("Stop moves", "admin:positions_stopmove_changelist", "shield", "positions.view_stopmove"),
             ("Orders", "admin:positions_orderintent_changelist", "receipt_long", "positions.view_orderintent"),
+            (
+                "External positions",
+                "admin:positions_externalposition_changelist",
+                "question_exchange",
+                "positions.view_externalposition",
+            ),
             ("Watchlist", "admin:positions_instrument_changelist", "visibility", "positions.view_instrument"),
             ("Leases", "admin:positions_workerlease_changelist", "lock_clock", "positions.view_workerlease"),
         ],

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from typing import Protocol
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -23,6 +25,7 @@ from positions.execution import Execution
 from positions.exit_monitor import ExitMonitor
 from positions.fees import RATES
 from positions.history import TradeHistory
+from positions.isolation import Isolate
 from positions.loop import Desk, TradingLoop, replay_bar
 from positions.market.bars import BarHistory, SessionBars, Universe
 from positions.market.feeds import ReplayFeed
@@ -32,6 +35,22 @@ from positions.models import Instrument, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import MemoryStore, Store
 from positions.words import Feed, TradeStatus
+
+
+class Options(Protocol):
+    """The live settings: fixed for a replay, read anew whenever they are asked for in live trading."""
+
+    @property
+    def exits(self) -> ExitSettings: ...
+
+    @property
+    def risk(self) -> RiskSettings: ...
+
+    @property
+    def strategy(self) -> str: ...
+
+    @property
+    def protections(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +96,17 @@ def wire(
     book: str,
     feed: Feed,
     universe: Universe,
-    options: ReplayOptions,
+    options: Options,
     broker: Broker,
     store: Store,
     clock: Clock,
     writer: Writer | None = None,
     serving: Serving | None = None,
+    isolate: Isolate = nullcontext,
 ) -> Wired:
-    """Live trading gives a FeatureWriter, which journals, and a Serving that is kept current. Without them rows wait in
-    memory for `flush`, and the models and the mode are those of the start."""
+    """Live trading gives a FeatureWriter, which journals, a Serving that is kept current, and has each position served
+    by itself. Without them rows wait in memory for `flush`, the models and the mode are those of the start, and the
+    first error ends it all."""
     bank = IndicatorBank(universe)
     market, history = MarketState(bank), TradeHistory()
     for trade in Trade.objects.filter(book=book, status=TradeStatus.CLOSED):
@@ -98,6 +119,7 @@ def wire(
     installation = settings.INSTALLATION if is_at_alpaca(book) else "sim"
     rates = RATES if is_live(book) else ()
     execution = Execution(broker, store, clock, installation, options.exits.cost_per_share, rates)
+    execution.isolate = isolate
     execution.closed_listeners.append(system.on_closed)
     desk = Desk(
         book=book,
@@ -108,12 +130,13 @@ def wire(
         broker=broker,
         store=store,
         execution=execution,
-        exits=ExitMonitor(bank, store, execution, lambda: options.exits),
-        breakeven=BreakevenStopManager(bank, store, execution, lambda: options.exits),
+        exits=ExitMonitor(bank, store, execution, lambda: options.exits, isolate),
+        breakeven=BreakevenStopManager(bank, store, execution, lambda: options.exits, isolate),
         adviser=system,
         exit_settings=lambda: options.exits,
         risk_settings=lambda: options.risk,
         protections=options.protections,
+        isolate=isolate,
     )
     return Wired(desk, system, history)
 

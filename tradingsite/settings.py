@@ -8,7 +8,7 @@ from typing import Any
 import dj_database_url
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from positions.words import ExitReason, Outcome
+from positions.words import ExitReason, ExternalMode, Outcome
 from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
@@ -113,9 +113,9 @@ def database(url: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
     elif config["ENGINE"].endswith("postgresql"):
-        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 5}
+        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 3}
         if env_bool("DATABASE_POOL", True):
-            config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 10}
+            config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 3}
     else:
         raise BadEnvironment(f"DATABASE_URL names a database that is not supported; {DATABASE_URLS}")
     return config
@@ -229,6 +229,18 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
         "protection: entries are blocked once the session lost this fraction of equity.",
         "fraction",
     ),
+    "MAX_ORDERS_PER_MINUTE": (
+        60,
+        "protection: entries are blocked while this many orders of any kind were sent within a minute.",
+        "count",
+    ),
+    "COOLDOWN_LOSSES": (4, "protection: entries pause after this many losses in a row; 0 is never.", "losses"),
+    "COOLDOWN_MINUTES": (30.0, "protection: minutes from the last of these losses until entries go on.", "positive"),
+    "EXTERNAL_POSITIONS": (
+        "show",
+        "Positions at the broker that are not ours. show: list them. protect: set a stop. manage: exit rules too.",
+        "external",
+    ),
     "PREDICTION_MODE": (
         "shadow",
         "off: no predictions. shadow: predict and log. filter: also skip what the model would skip.",
@@ -256,7 +268,19 @@ CONSTANCE_CONFIG_FIELDSETS = (
         ],
     ),
     ("Breakeven", ["BREAKEVEN", "BREAKEVEN_AT_R", "COST_PER_SHARE"]),
-    ("Size and protections", ["RISK_PER_TRADE", "MAX_NOTIONAL", "MAX_OPEN_POSITIONS", "DAILY_LOSS_LIMIT"]),
+    (
+        "Size and protections",
+        [
+            "RISK_PER_TRADE",
+            "MAX_NOTIONAL",
+            "MAX_OPEN_POSITIONS",
+            "DAILY_LOSS_LIMIT",
+            "MAX_ORDERS_PER_MINUTE",
+            "COOLDOWN_LOSSES",
+            "COOLDOWN_MINUTES",
+            "EXTERNAL_POSITIONS",
+        ],
+    ),
     ("Predictions", ["PREDICTION_MODE", "AUTO_PROMOTE"]),
 )
 
@@ -265,6 +289,11 @@ def _number(kind: type, low: float, high: float) -> list[Any]:
     """A form field of unfold's look that refuses what lies outside its range."""
     field, look = UNFOLD_CONSTANCE_ADDITIONAL_FIELDS[kind]
     return [field, {**look, "min_value": low, "max_value": high}]
+
+
+def _choice(*words: str) -> list[Any]:
+    choices = [(str(word), str(word)) for word in words]
+    return ["django.forms.ChoiceField", {"choices": choices, "widget": "unfold.widgets.UnfoldAdminSelectWidget"}]
 
 
 CONSTANCE_ADDITIONAL_FIELDS = {
@@ -277,13 +306,9 @@ CONSTANCE_ADDITIONAL_FIELDS = {
     "positive": _number(float, 0.01, 1000),
     "bars": _number(int, 1, 30),
     "count": _number(int, 1, 1000),
-    str: [
-        "django.forms.ChoiceField",
-        {
-            "choices": [("off", "off"), ("shadow", "shadow"), ("filter", "filter")],
-            "widget": "unfold.widgets.UnfoldAdminSelectWidget",
-        },
-    ],
+    "losses": _number(int, 0, 1000),
+    "external": _choice(*ExternalMode),
+    str: _choice("off", "shadow", "filter"),
 }
 
 UNFOLD = {

@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import include, path, register_converter
 from django.views.generic import RedirectView
 
-from tradingsite.views import SessionConverter, report, reports
+from tradingsite.views import SessionConverter, halting, report, reports
 
 register_converter(SessionConverter, "session")
 
@@ -11,5 +11,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("reports/", reports, name="reports"),
     path("reports/<slug:folder>/<session:day>/", report, name="report"),
+    path("halting/", halting, name="halting"),
     path("api/v1/", include("tradingsite.api")),
 ]

@@ -1,13 +1,18 @@
-"""Pages beside the admin: the daily reports that were written to disk."""
+"""Pages beside the admin: the daily reports that were written to disk, and the kill switch."""
 
 from datetime import date
 
 from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST
 
+from positions.books import is_book
+from positions.halting import Halt, halt, resume
 from reports.daily import report_path, written_reports
 
 # A report runs scripts that stand in it, and loads plotly.js from here; it asks nobody else for anything.
@@ -15,6 +20,23 @@ REPORT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 )
+
+HALTING = ("halt", "flatten", "resume")
+
+
+@staff_member_required
+@permission_required("positions.change_trade", raise_exception=True)
+@require_POST
+def halting(request: HttpRequest) -> HttpResponse:
+    """The kill switch on the dashboard: `halt`, `flatten` or `resume` a book."""
+    book, action = request.POST.get("book", ""), request.POST.get("action", "")
+    if not is_book(book) or action not in HALTING:
+        return HttpResponseBadRequest("Give a book and one of halt, flatten, resume.")
+    if action == "resume":
+        resume(book)
+    else:
+        halt(book, Halt(request.user.get_username(), timezone.now(), "on the dashboard", action == "flatten"))
+    return redirect(f"{reverse('admin:index')}?book={book}")
 
 
 class SessionConverter:

@@ -121,6 +121,7 @@ class AlpacaBroker:
         self._clock = clock
         self._budget = RateBudget(clock, requests_a_minute)
         self._watched: dict[str, _Watched] = {}
+        self.requests_sent = 0
         self._reported: set[str] = set()
         self._urgent_until = self._keys_refused_until = self._out_until = clock.now()
         self._keys_pause = KEYS_PAUSE
@@ -424,6 +425,7 @@ class AlpacaBroker:
         if turn > now:
             self._clock.sleep_until(turn)
         self._budget.spend()
+        self.requests_sent += 1
 
     def _raise_meaning(self, what: str, status: int, text: str, cause: Exception) -> NoReturn:
         refusal = wire.refusal(text)

@@ -1,6 +1,7 @@
 """A simulated exchange, in process: it fills market orders at a bar's open and stops inside the bar, and refuses what
 Alpaca refuses. It speaks typed orders; what it knows of the market are the bars it is given."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -129,9 +130,13 @@ class SimulatedExchange:
         )
 
     def positions(self) -> Listing[Position]:
+        reserved: Counter[str] = Counter()
+        for order in self._working.values():
+            if self._intent[order.id] not in OPENING:
+                reserved[order.symbol] += order.quantity
         return Listing(
             {
-                symbol: Position(symbol, held, abs(held) - self._reserved(symbol), self._price_of(symbol))
+                symbol: Position(symbol, held, abs(held) - reserved[symbol], self._price_of(symbol))
                 for symbol, held in self._held.items()
             }
         )
@@ -183,7 +188,7 @@ class SimulatedExchange:
         if client_order_id in self._id_of_client_id:
             raise Rejected(f"client_order_id must be unique: {client_order_id}")
         if old.stop_price == stop_price:
-            raise Rejected("order parameters are not changed")
+            return old
         self._check_stop_price(old.symbol, old.side, stop_price)
         new_id = f"sim-{next(self._ids)}"
         self._change(replace(old, status=OrderStatus.REPLACED, replaced_by=new_id))

@@ -46,6 +46,12 @@ _WORKING = frozenset(
         "held",
     }
 )
+_ENDED_AT = {
+    "canceled_at": OrderStatus.CANCELLED,
+    "expired_at": OrderStatus.EXPIRED,
+    "replaced_at": OrderStatus.REPLACED,
+    "failed_at": OrderStatus.REJECTED,
+}
 #: In these an order cannot be replaced; a stop that rests overnight is `accepted`.
 SETTLING = frozenset({"accepted", "pending_new", "pending_cancel", "pending_replace"})
 _BLOCKS = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
@@ -86,7 +92,7 @@ def order(body: Any) -> Order:
         side=_side(fields),
         kind=_kind(_text(fields, "type") or _text(fields, "order_type")),
         quantity=_shares(fields, "qty"),
-        status=_FINAL.get(status, OrderStatus.WORKING),
+        status=_FINAL.get(status) or _ended(status, fields, filled),
         stop_price=_decimal(fields, "stop_price"),
         filled_quantity=filled,
         filled_price=_decimal(fields, "filled_avg_price") if filled else None,
@@ -97,6 +103,16 @@ def order(body: Any) -> Order:
         created_at=_time(fields.get("created_at")),
         broker_status=status,
     )
+
+
+def _ended(status: str, fields: dict[str, Any], filled: int) -> OrderStatus:
+    """Of an order whose status is no end that we know: a status that we do not know may be one, by its times."""
+    if status in _WORKING:
+        return OrderStatus.WORKING
+    if filled and filled == _shares(fields, "qty"):
+        return OrderStatus.FILLED
+    ended = (end for name, end in _ENDED_AT.items() if _time(fields.get(name)) is not None)
+    return next(ended, OrderStatus.WORKING)
 
 
 def is_known_status(word: str) -> bool:

@@ -260,9 +260,10 @@ class IndicatorBank:
         self.session_high[rows] = np.fmax(self.session_high[rows], high)
         self.session_low[rows] = np.fmin(self.session_low[rows], low)
         first = rows[self.bars_in_session[rows] == 0]
-        self.session_open[first] = batch.open[first]
-        price = batch.vwap[rows]
-        price = np.where(np.isfinite(price), price, (high + low + close) / 3.0)
+        if len(first):
+            self.session_open[first] = batch.open[first]
+        given = batch.vwap[rows]
+        price = np.where(np.isfinite(given), given, (high + low + close) / 3.0)
         self._traded_value[rows] += price * volume
         self._traded_volume[rows] += volume
         traded = self._traded_volume[rows]

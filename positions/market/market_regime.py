@@ -40,6 +40,12 @@ def next_regime(current: Regime, trend: float, volatility: float) -> Regime:
     return Regime.RANGE
 
 
+def _share(which: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:
+    """NaN where `of` is empty."""
+    total = np.count_nonzero(of)
+    return np.count_nonzero(which & of) / total if total else float("nan")
+
+
 @dataclass(frozen=True, slots=True)
 class Sectors:
     """Who belongs to which sector, as rows of the universe; `etf` is None where the universe has no fund for it."""
@@ -91,16 +97,14 @@ class MarketState:
     def breadth_ema20(self) -> float:
         """Share of the stocks with a known EMA20 that trade above it; NaN where none is known."""
         bank = self._bank
-        known = self._stocks & np.isfinite(bank.ema20)
-        return float((bank.close[known] > bank.ema20[known]).mean()) if known.any() else float("nan")
+        return _share(bank.close > bank.ema20, self._stocks & np.isfinite(bank.ema20))
 
     def breadth_vwap(self) -> float:
         """Share of stocks above their session VWAP: the market file's where it has one, else the universe's."""
         bank = self._bank
         if bank.share_above_vwap is not None:
             return bank.share_above_vwap
-        known = self._stocks & np.isfinite(bank.vwap)
-        return float((bank.close[known] > bank.vwap[known]).mean()) if known.any() else float("nan")
+        return _share(bank.close > bank.vwap, self._stocks & np.isfinite(bank.vwap))
 
     def sector_return(self, row: int) -> float:
         """Return of a symbol's sector since the open: of its fund, else the mean of its stocks. NaN where unknown."""

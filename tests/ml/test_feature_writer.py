@@ -17,8 +17,8 @@ from django.db import connection, connections, models
 from structlog.testing import capture_logs
 
 from ml.feature_writer import REFUSED, Backlog, Explain, FeatureWriter, MemoryWriter, backlog, unexplained
-from ml.journal import Journal
 from ml.models import MLModel, Prediction, TradeFeatures
+from positions.journal import Journal
 from positions.words import Outcome
 from tests.factories import MLModelFactory, TradeFeaturesFactory
 

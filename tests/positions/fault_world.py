@@ -41,12 +41,14 @@ from positions.execution import (
     ReadPositions,
     Replace,
     Send,
+    Settle,
     Step,
     Update,
 )
+from positions.journaled_store import JournaledStore
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
 from positions.rules import ExitDecision
-from positions.store import Change, Duplicate, LiveTrade, Row, StoreUnavailable, _attach, _detach
+from positions.store import _OF_THE_DECISION, Change, Duplicate, LiveTrade, Row, StoreUnavailable, attach, detach
 from positions.words import (
     ExitReason,
     ExitStatus,
@@ -60,6 +62,7 @@ from positions.words import (
 START = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
 SHARES, STOP, BREAKEVEN, PRICE = 10, Decimal(99), Decimal("100.02"), Decimal("101.50")
 LEAVE = ExitDecision(ExitReason.TIME_LIMIT, {"minutes": 15})
+OUTAGE = timedelta(seconds=30)
 #: Ticks after which a schedule that has not come to rest is stuck.
 PATIENCE = 60
 
@@ -77,6 +80,8 @@ class Fault(StrEnum):
     STOP_FILLS = "stop fills first"
     STALE_POSITION = "stale position"
     DATABASE_DOWN = "database down"
+    DATABASE_OUTAGE = "database down for half a minute"
+    KILL_WHILE_STORING = "killed while the journal is stored"
     USER_CLOSES = "user closes"
     USER_HALVES = "user sells half"
     VENUE_CANCELS = "order cancelled by the venue"
@@ -104,8 +109,9 @@ FAULTS: dict[type, tuple[Fault, ...]] = {
     Send: (*_ANY, *_WRITE, Fault.LATE_VISIBILITY, Fault.PARTIAL),
     Replace: (*_ANY, *_WRITE, Fault.LATE_VISIBILITY),
     Cancel: _ANY + _WRITE,
-    Insert: (*_ANY, Fault.DATABASE_DOWN),
-    Update: (*_ANY, Fault.DATABASE_DOWN),
+    Insert: (*_ANY, Fault.DATABASE_DOWN, Fault.DATABASE_OUTAGE),
+    Update: (*_ANY, Fault.DATABASE_DOWN, Fault.DATABASE_OUTAGE),
+    Settle: (Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.KILL_WHILE_STORING, Fault.DATABASE_DOWN),
 }
 
 
@@ -124,6 +130,7 @@ class Tables:
             OrderIntent: {},
         }
         self.one_exit_a_trade = True
+        self.down = False
 
     def copy(self) -> "Tables":
         other = Tables()
@@ -156,6 +163,23 @@ class Tables:
         if taken:
             raise Duplicate(str(type(row)))
 
+    def add(self, row: Row) -> None:
+        table = self.rows[type(row)]
+        row.pk = len(table) + 1
+        if not isinstance(row, Trade):
+            vars(row)["trade_id"] = row.trade.pk
+        table[row.pk] = dict(vars(row))
+
+    def write_over(self, row: Row, stored: dict[str, Any] | None) -> None:
+        """Add a row, or write it over what is stored of it unless that is further."""
+        if stored is None:
+            self.add(row)
+            return
+        row.pk = stored["id"]
+        fields = tuple(name for name in _plain(vars(row)) if name not in (*_OF_THE_DECISION, "trade_id"))
+        if not self.is_further(row, fields):
+            stored.update({name: getattr(row, name) for name in fields})
+
     def is_further(self, row: Row, fields: tuple[str, ...]) -> bool:
         stored = self.rows[type(row)][row.pk]
         if isinstance(row, PositionExit):
@@ -169,7 +193,8 @@ class Tables:
             return True
         if "stop_price" not in fields or stored["stop_price"] is None:
             return False
-        assert row.stop_price is not None
+        if row.stop_price is None:
+            return True
         loosened = stored["stop_price"] - row.stop_price
         return bool((loosened if row.side == Side.LONG else -loosened) > 0)
 
@@ -181,19 +206,19 @@ class TableStore:
         self.book = book
         self.live: dict[str, LiveTrade] = {}
         self.tables = tables or Tables()
-        self.down = False
+        self._reach()
         for values in self.tables.of(Trade):
             if values["status"] in LIVE_STATUSES:
                 self._take(_row(Trade, values))
 
     def _take(self, trade: Trade) -> None:
-        _attach(self.live, trade)
+        attach(self.live, trade)
         for model in (OrderIntent, StopMove, PositionExit):
             for values in self.tables.of(model):
                 if values["trade_id"] == trade.pk:
                     row = _row(model, values, trade)
-                    _attach(self.live, row)
-                    _detach(self.live, row)
+                    attach(self.live, row)
+                    detach(self.live, row)
 
     def insert(self, *rows: Row) -> None:
         self._reach()
@@ -207,12 +232,8 @@ class TableStore:
         for row in rows:
             self.tables.check(row)
         for row in rows:
-            table = self.tables.rows[type(row)]
-            row.pk = len(table) + 1
-            if not isinstance(row, Trade):
-                vars(row)["trade_id"] = row.trade.pk
-            table[row.pk] = dict(vars(row))
-            _attach(self.live, row)
+            self.tables.add(row)
+            attach(self.live, row)
 
     def update(self, row: Row, *fields: str) -> None:
         self.update_all([(row, fields)])
@@ -224,7 +245,7 @@ class TableStore:
         for row, fields in changes:
             self.tables.rows[type(row)][row.pk].update({name: getattr(row, name) for name in fields})
         for row, _ in changes:
-            _detach(self.live, row)
+            detach(self.live, row)
 
     def reload(self, symbol: str) -> Trade | None:
         self._reach()
@@ -242,9 +263,79 @@ class TableStore:
                 self._take(_row(Trade, values))
         return None
 
+    def settle(self, now: datetime) -> list[Trade]:
+        return []
+
+    def open_symbols(self) -> set[str]:
+        self._reach()
+        return {each["symbol"] for each in self.tables.of(Trade) if each["status"] in LIVE_STATUSES}
+
+    def put(self, mine: LiveTrade) -> None:
+        self._reach()
+        tables, trade = self.tables, mine.trade
+
+        def stored(model: type[Row], is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+            own = (each for each in tables.of(model) if model is Trade or each["trade_id"] == trade.pk)
+            return next(filter(is_it, own), None)
+
+        known = stored(Trade, lambda each: each["signal_key"] == trade.signal_key)
+        if known is None:
+            tables.check(trade)
+            tables.add(trade)
+        else:
+            trade.pk = known["id"]
+        for intent in mine.intents:
+            of_it = stored(OrderIntent, lambda each, it=intent: each["client_order_id"] == it.client_order_id)
+            tables.write_over(intent, of_it)
+        claims: list[tuple[Row, tuple[StrEnum, ...]]] = [(each, (StopMoveStatus.OWED,)) for each in mine.moves]
+        claims += [
+            (each, (ExitStatus.PENDING, ExitStatus.DONE)) for each in (*mine.past_exits, mine.exit) if each is not None
+        ]
+        for row, claiming in claims:
+            of_it = stored(
+                type(row),
+                lambda each, it=row, claiming=claiming: (
+                    each["decided_at"] == it.decided_at or (it.status in claiming and each["status"] in claiming)
+                ),
+            )
+            tables.write_over(row, of_it)
+        if known is not None:
+            tables.write_over(trade, known)
+        if tables.rows[Trade][trade.pk]["status"] not in LIVE_STATUSES:
+            for model, open_, over in (
+                (PositionExit, ExitStatus.PENDING, ExitStatus.SUPERSEDED),
+                (StopMove, StopMoveStatus.OWED, StopMoveStatus.REFUSED),
+            ):
+                for each in tables.of(model):
+                    if (each["trade_id"], each["status"]) == (trade.pk, open_):
+                        each["status"] = over
+
     def _reach(self) -> None:
-        if self.down:
+        if self.tables.down:
             raise StoreUnavailable("server closed the connection unexpectedly")
+
+
+class Paper:
+    """The disk of one process, for the lines of a JournaledStore."""
+
+    def __init__(self, left: list[bytes], refused: list[bytes], dies_when_cleared: Callable[[], bool]) -> None:
+        self._left, self.set_aside, self._dies = left, refused.append, dies_when_cleared
+        self._own: list[bytes] = []
+
+    @property
+    def lines(self) -> list[bytes]:
+        return self._left + self._own
+
+    def left_behind(self) -> list[bytes]:
+        return list(self._left)
+
+    def add(self, line: bytes) -> None:
+        self._own.append(line)
+
+    def clear(self) -> None:
+        if self._dies():
+            raise Killed
+        self._left, self._own = [], []
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -478,6 +569,7 @@ class World:
     preempt_at: int | None = None
     executor: type[Execution] = Execution
     one_exit_a_trade: bool = True
+    journaled: bool = True
     calls: list[type] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -485,13 +577,23 @@ class World:
         self.broker = TinyBroker(self.clock, guard=self.guard)
         self.tables = _beginning(self.job, self.broker)
         self.tables.one_exit_a_trade = self.one_exit_a_trade
-        self.processes = [self._process()]
-        self.entered = self.stuck = self._killed = False
+        self.refused: list[bytes] = []
+        self._left_behind: list[bytes] = []
+        self._down_until: datetime | None = None
+        self.entered = self.stuck = self._killed = self._dies_storing = False
+        self.processes: list[Execution | None] = [self._process()]
         self._naked_since: datetime | None = None
         self.longest_naked = timedelta(0)
 
-    def _process(self) -> Execution:
-        store = TableStore("simulated", self.tables)
+    def _process(self) -> Execution | None:
+        """None while the database is down: then nothing can start."""
+        try:
+            store: TableStore | JournaledStore = TableStore("simulated", self.tables)
+        except StoreUnavailable:
+            return None
+        if self.journaled:
+            left, self._left_behind = self._left_behind, []
+            store = JournaledStore(store, Paper(left, self.refused, lambda: self._dies_storing))
         execution = self.executor(Line(self.broker), store, self.clock, "test", 0.01)  # type: ignore[arg-type]
         honest = execution._perform
 
@@ -503,20 +605,23 @@ class World:
 
     # -- calls, and what goes wrong with them
 
-    def _perform(self, step: Step, honest: Callable[[Step], Any], store: TableStore) -> Any:
+    def _perform(self, step: Step, honest: Callable[[Step], Any], store: TableStore | JournaledStore) -> Any:
+        if isinstance(step, Settle) and not (isinstance(store, JournaledStore) and store.down):
+            return honest(step)  # nothing waits, so nothing can go wrong
         number = len(self.calls)
         self.calls.append(type(step))
         if number == self.preempt_at:
             second = self._process()
             self.processes.append(second)
-            self._tick(second)
+            if second is not None:
+                self._tick(second)
         fault = self.plan.get(number)
         if fault not in FAULTS.get(type(step), ()):
             return honest(step)
         assert fault is not None
-        return self._break(fault, step, honest, store)
+        return self._break(fault, step, honest)
 
-    def _break(self, fault: Fault, step: Step, honest: Callable[[Step], Any], store: TableStore) -> Any:
+    def _break(self, fault: Fault, step: Step, honest: Callable[[Step], Any]) -> Any:
         match fault:
             case Fault.KILL_BEFORE:
                 raise Killed
@@ -524,11 +629,20 @@ class World:
                 honest(step)
                 raise Killed
             case Fault.DATABASE_DOWN:
-                store.down = True
+                self.tables.down = True
                 try:
                     return honest(step)
                 finally:
-                    store.down = False
+                    self.tables.down = self._down_until is not None
+            case Fault.DATABASE_OUTAGE:
+                self.tables.down, self._down_until = True, self.clock.now() + OUTAGE
+                return honest(step)
+            case Fault.KILL_WHILE_STORING:
+                self._dies_storing = True
+                try:
+                    return honest(step)
+                finally:
+                    self._dies_storing = False
             case Fault.STOP_FILLS | Fault.VENUE_CANCELS | Fault.USER_CLOSES | Fault.USER_HALVES:
                 self._happens(fault)
                 return honest(step)
@@ -570,7 +684,8 @@ class World:
     def run(self) -> None:
         """Play until all is quiet; `stuck` where that never comes."""
         for _ in range(PATIENCE):
-            self.turn(seconds=1 if self._killed or any(process.urgent for process in self.processes) else 10)
+            urgent = self._killed or any(process is None or process.urgent for process in self.processes)
+            self.turn(seconds=1 if urgent else 10)
             if self._is_quiet():
                 return
         self.stuck = True
@@ -578,6 +693,8 @@ class World:
     def turn(self, seconds: int) -> None:
         """Every process ticks, what is under way arrives, and time passes."""
         self._killed = False
+        if self._down_until is not None and self.clock.now() >= self._down_until:
+            self.tables.down, self._down_until = False, None
         for number in range(len(self.processes)):
             self._live(number)
         self._watch_protection()
@@ -597,9 +714,15 @@ class World:
         self.processes.append(self._process())
 
     def _live(self, number: int) -> None:
+        process = self.processes[number]
         try:
-            self._tick(self.processes[number])
+            if process is None:
+                process = self.processes[number] = self._process()
+            if process is not None:
+                self._tick(process)
         except Killed:
+            if process is not None and isinstance(process._store, JournaledStore):
+                self._left_behind += process._store._lines.lines  # type: ignore[attr-defined]  # a Paper
             self.processes[number] = self._process()
             self._killed = True
 
@@ -617,10 +740,13 @@ class World:
         elif self.job is Job.MOVE and mine.trade.status == TradeStatus.OPEN and not mine.trade.breakeven_set:
             process.move_to_breakeven(mine, BREAKEVEN, {})
 
-    def _is_quiet(self) -> bool:
-        if self.broker.late or any(process.owed for process in self.processes):
+    def _is_at_ease(self, process: Execution | None) -> bool:
+        if process is None or process.owed or (isinstance(process._store, JournaledStore) and process._store.down):
             return False
-        if any(process._broker._told < len(self.broker.log) for process in self.processes):  # type: ignore[attr-defined]
+        return process._broker._told == len(self.broker.log)  # type: ignore[attr-defined]  # a Line
+
+    def _is_quiet(self) -> bool:
+        if self.broker.late or not all(self._is_at_ease(process) for process in self.processes):
             return False
         if any(order.kind is OrderKind.MARKET for order in self.broker.working()):
             return False
@@ -639,7 +765,8 @@ class World:
     def problems(self) -> list[str]:
         """What is wrong, or was on the way. Never a short or doubled position, two exits, a looser stop; in the end no
         shares and no orders without a trade, the trade closed or its shares protected, one final row an exit."""
-        return [*self.broker.problems, *self._at_rest(), *(["never came to rest"] if self.stuck else [])]
+        found = [*self.broker.problems, *self._at_rest(), *(["never came to rest"] if self.stuck else [])]
+        return [*found, "a line of the journal was refused"] if self.refused else found
 
     def _at_rest(self) -> list[str]:
         broker = self.broker

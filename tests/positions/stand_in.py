@@ -33,20 +33,22 @@ Prices = tuple[float, float, float, float]
 
 
 class DrawnMarket:
-    """Flat at 100 (KO), 10 (F) and 500 (SPY), with the bars of Monday's first minutes as drawn (a `ReplayFeed`)."""
+    """Flat at 100 (KO, and `others` named T0, T1...), 10 (F) and 500 (SPY), KO's first bars on Monday
+    as drawn (a `ReplayFeed`)."""
 
     name = Feed.SIMULATED
     length = MINUTE
-    universe = Universe(SYMBOLS, ("",) * 3, ("",) * 3, (True, True, False), 2)
     vix: VixHistory | None = None
 
-    def __init__(self, ko: Sequence[Prices | None] = ()) -> None:
-        self._ko = ko
+    def __init__(self, ko: Sequence[Prices | None] = (), others: int = 0) -> None:
+        self._ko, self._others = ko, others
+        names, blank = (*SYMBOLS, *(f"T{number}" for number in range(others))), ("",) * (3 + others)
+        self.universe = Universe(names, blank, blank, (True, True, False) + (True,) * others, 2)
 
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         for session in sessions_between(*DAYS):
-            values = np.empty((6, (session.close - session.open) // MINUTE, 3))
-            values[:4] = PRICES
+            values = np.empty((6, (session.close - session.open) // MINUTE, len(self.universe)))
+            values[:4] = PRICES + (100.0,) * self._others
             values[4], values[5] = 1000.0, np.nan
             if session.open == OPEN:
                 for minute, bar in enumerate(self._ko):
@@ -61,7 +63,8 @@ class StandIn:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._ko: Sequence[Prices | None] = ()
-        self.server = AlpacaServer(lambda: DrawnMarket(self._ko), RULES)
+        self._others = 0
+        self.server = AlpacaServer(lambda: DrawnMarket(self._ko, self._others), RULES)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -81,8 +84,8 @@ class StandIn:
 
     # What a test does to it
 
-    def reset(self, ko: Sequence[Prices | None] = (), at: datetime = OPEN, **rules: object) -> None:
-        self._ko = ko
+    def reset(self, ko: Sequence[Prices | None] = (), at: datetime = OPEN, others: int = 0, **rules: object) -> None:
+        self._ko, self._others = ko, others
         self.control("POST", "reset", rules)
         self.go(to=at)
 

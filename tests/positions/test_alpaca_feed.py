@@ -20,9 +20,11 @@ from positions.market.feeds.alpaca import (
     AlpacaFeed,
     AlpacaRefused,
     AlpacaUnreachable,
+    _rows,
 )
 from positions.words import Feed
 from tests.positions.alpaca_data_server import KEY, SECRET, AlpacaDataServer, Reply, bar
+from tests.positions.alpaca_replies import Recorded, recorded
 
 DAY = date(2025, 5, 12)
 SESSION = session_of(DAY)
@@ -487,3 +489,14 @@ def test_the_sdks_own_request_for_the_latest_bars_is_answered(server: AlpacaData
     client = StockHistoricalDataClient(KEY, SECRET, url_override=server.origin)
     latest = client.get_stock_latest_bar(StockLatestBarRequest(symbol_or_symbols=["KO", "NONE"]))
     assert {symbol: each.close for symbol, each in latest.items()} == {"KO": 71.0}
+
+
+@pytest.mark.parametrize("reply", recorded(("GET", "/v2/stocks/bars")))
+def test_every_recorded_bar_is_read(reply: Recorded) -> None:
+    bars = [(symbol, each) for symbol, listed in reply.body["bars"].items() for each in listed]
+    rows = _rows((symbol, each, 0) for symbol, each in bars)
+    assert [rows.symbols[code] for code in rows.codes] == [symbol for symbol, _ in bars]
+    times = [datetime.fromtimestamp(start / 1e6, UTC) for start in rows.starts]
+    assert times == [datetime.fromisoformat(each["t"]) for _, each in bars]
+    for quantity, values in zip("ohlcv", rows.values, strict=False):
+        assert values.tolist() == [each[quantity] for _, each in bars]

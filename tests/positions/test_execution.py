@@ -16,7 +16,7 @@ from positions.broker.port import (
     Rejected,
     Unavailable,
 )
-from positions.execution import MOVE_PAUSE, RELEASE_PAUSE
+from positions.execution import MOST_ATTEMPTS, MOVE_PAUSE, RELEASE_PAUSE
 from positions.models import OrderIntent, PositionExit, StopMove
 from positions.rules import ExitDecision
 from positions.store import OrmStore
@@ -377,3 +377,41 @@ def test_news_that_cannot_be_read_are_told_next_time(world):
     world.exchange.changed_orders = honest
     world.settle()
     assert world.protected() == 10
+
+
+def refusing(world: World, kind: OrderKind):
+    """The exchange refuses every order of a kind from now on; how many it was asked for."""
+    send, asked = world.exchange.submit, []
+
+    def submit(request):
+        if request.kind is kind:
+            asked.append(request.client_order_id)
+            raise Rejected("account is restricted")
+        return send(request)
+
+    world.exchange.submit = submit
+    return asked
+
+
+def test_an_exit_that_is_refused_again_and_again_is_given_up_with_an_alarm_and_its_shares_protected(in_trade):
+    asked = refusing(in_trade, OrderKind.MARKET)
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    with capture_logs() as logs:
+        for _ in range(20):
+            in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=10))
+            in_trade.settle()
+    assert len(asked) == len(set(asked)) == MOST_ATTEMPTS
+    assert "exit_given_up" in {each["event"] for each in logs if each["log_level"] == "error"}
+    assert in_trade.protected() == in_trade.held() == 10
+
+
+def test_a_stop_that_is_refused_again_and_again_is_given_up_with_an_alarm(world):
+    asked = refusing(world, OrderKind.STOP)
+    world.execution.enter(trade_plan())
+    with capture_logs() as logs:
+        world.bar(QUIET)
+        for _ in range(20):
+            world.clock.sleep_until(world.clock.now() + timedelta(seconds=1))
+            world.settle()
+    assert len(asked) == len(set(asked)) == MOST_ATTEMPTS
+    assert [each["event"] for each in logs if each["log_level"] == "error"].count("stop_given_up") == 1

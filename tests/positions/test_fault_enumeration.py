@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from positions import execution
+from positions import execution, journaled_store
 from positions.broker.port import BrokerError, OrderKind, OrderRequest, OrderSide, PositionIntent
 from positions.execution import Cancel, Execution, Insert, Send, Step, Steps, Update
 from positions.models import OrderIntent, PositionExit
@@ -31,6 +31,7 @@ def _quiet(monkeypatch):
     """What is logged tens of thousands of times is not written."""
     silent = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
     monkeypatch.setattr(execution, "log", silent)
+    monkeypatch.setattr(journaled_store, "log", silent)
 
 
 def real(job: Job, plan: dict[int, Fault], preempt_at: int | None) -> World:
@@ -244,7 +245,7 @@ class Naive(Execution):
 @pytest.mark.parametrize("guard", [True, False], ids=["with the guard", "without"])
 def test_a_naive_exit_does_harm_in_one_schedule_of_twenty_or_more(guard, capsys):
     def make(job: Job, plan: dict[int, Fault], preempt_at: int | None) -> World:
-        return World(job, plan, guard=guard, preempt_at=preempt_at, executor=Naive)
+        return World(job, plan, guard=guard, preempt_at=preempt_at, executor=Naive, journaled=False)
 
     clean = make(Job.EXIT, {}, None)
     clean.run()

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from positions import execution
+from positions import execution, journaled_store
 from tests.positions.fault_world import Fault, Job, World
 
 #: An exit makes six attempts, and each of these may cost one.
@@ -55,3 +55,4 @@ class TestAnyFaultsAtAnyTime(AnyFaultsAtAnyTime.TestCase):
     def _quiet(self, monkeypatch):
         silent = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
         monkeypatch.setattr(execution, "log", silent)
+        monkeypatch.setattr(journaled_store, "log", silent)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from positions.market.bars import FIELDS, SessionBars
@@ -699,6 +699,7 @@ def test_any_valid_frame_comes_back_bar_by_bar(tmp_path: Path, rows: list[Row], 
     put=st.one_of(st.binary(max_size=3), st.sampled_from([b",", b"\n", b'"', b"-", b"0", b"e9", b"nan", b"\x00"])),
     skip=st.booleans(),
 )
+@example(name="bars.parquet", place=0.361328125, cut=1, put=b"\n", skip=False)  # a line break in a column's name
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_happens_to_a_file_it_is_read_or_refused_in_one_line(
     tmp_path: Path, name: str, place: float, cut: int, put: bytes, skip: bool

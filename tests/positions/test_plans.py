@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -84,7 +86,7 @@ def test_a_plan_does_not_know_of_a_stop_that_was_moved_to_breakeven() -> None:
 
 
 @pytest.mark.django_db
-def test_plans_that_end_together_are_saved_together(django_assert_num_queries) -> None:
+def test_plans_that_end_together_are_saved_together() -> None:
     stage = Stage(TWO_MINUTES, minutes=20)
     stage.bar(FLAT, FLAT)
     stage.signal("KO")
@@ -92,8 +94,9 @@ def test_plans_that_end_together_are_saved_together(django_assert_num_queries) -
     while stage.now < START + timedelta(minutes=15):
         stage.bar(FLAT, FLAT)
     assert len(stage.world.closed) == 2
-    with django_assert_num_queries(1):
+    with CaptureQueriesContext(connection) as queries:
         stage.bar(FLAT, FLAT)
+    assert sum(query["sql"].startswith("UPDATE") for query in queries) == 1
     assert set(Trade.objects.values_list("plan_exit_reason", flat=True)) == {ExitReason.SESSION_CLOSE}
 
 

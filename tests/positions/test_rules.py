@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from positions import rules
-from positions.rules import ExitSettings, MarketView, PositionView, RiskSettings
+from positions.rules import DayView, ExitSettings, MarketView, PositionView, RiskSettings
 from positions.words import ExitReason, Side
 
 ENTERED = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
@@ -27,7 +27,7 @@ def test_volume_at_half_the_entry_volume_is_still_enough_and_below_it_is_not():
     assert decision.evidence["entry_volume"] == 1000.0
 
 
-@pytest.mark.parametrize(("position", "mean_volume"), [(replace(LONG, entry_volume=None), 1.0), (LONG, float("nan"))])
+@pytest.mark.parametrize(("position", "mean_volume"), [(LONG._replace(entry_volume=None), 1.0), (LONG, float("nan"))])
 def test_unknown_volume_is_not_low_volume(position, mean_volume):
     assert rules.check_volume(position, mean_volume, SETTINGS) is None
 
@@ -37,15 +37,15 @@ def test_unknown_volume_is_not_low_volume(position, mean_volume):
     [(14.9, 99.0, False), (15, 100.0, True), (15, 100.02, True), (15, 100.03, False)],
 )
 def test_a_trade_leaves_after_fifteen_minutes_unless_it_is_above_zero_after_costs(minutes, close, leaves):
-    decision = rules.check_time(LONG, replace(QUIET, close=close), SETTINGS, ENTERED + timedelta(minutes=minutes))
+    decision = rules.check_time(LONG, QUIET._replace(close=close), SETTINGS, ENTERED + timedelta(minutes=minutes))
     assert (decision is not None) is leaves
 
 
 @pytest.mark.parametrize(("position", "sign"), [(LONG, 1), (SHORT, -1)])
 def test_momentum_reverses_only_on_the_bar_that_crosses_against_the_trade(position, sign):
-    crosses = replace(QUIET, previous_macd_histogram=sign * 0.01, macd_histogram=sign * -0.01)
-    already = replace(QUIET, previous_macd_histogram=sign * -0.02, macd_histogram=sign * -0.01)
-    with_it = replace(QUIET, previous_macd_histogram=sign * -0.01, macd_histogram=sign * 0.01)
+    crosses = QUIET._replace(previous_macd_histogram=sign * 0.01, macd_histogram=sign * -0.01)
+    already = QUIET._replace(previous_macd_histogram=sign * -0.02, macd_histogram=sign * -0.01)
+    with_it = QUIET._replace(previous_macd_histogram=sign * -0.01, macd_histogram=sign * 0.01)
     assert rules.check_momentum(position, crosses, SETTINGS) is not None
     assert rules.check_momentum(position, already, SETTINGS) is None
     assert rules.check_momentum(position, with_it, SETTINGS) is None
@@ -53,7 +53,7 @@ def test_momentum_reverses_only_on_the_bar_that_crosses_against_the_trade(positi
 
 def test_unknown_momentum_is_no_reversal():
     nan = float("nan")
-    assert rules.check_momentum(LONG, replace(QUIET, previous_macd_histogram=nan, macd_histogram=nan), SETTINGS) is None
+    assert rules.check_momentum(LONG, QUIET._replace(previous_macd_histogram=nan, macd_histogram=nan), SETTINGS) is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_unknown_momentum_is_no_reversal():
     [(LONG, 102.0, 100.0, True), (LONG, 101.99, 97.0, False), (SHORT, 103.0, 98.0, True), (SHORT, 103.0, 98.01, False)],
 )
 def test_the_target_is_reached_when_the_bar_touches_it(position, high, low, reached):
-    assert (rules.check_target(position, replace(QUIET, high=high, low=low)) is not None) is reached
+    assert (rules.check_target(position, QUIET._replace(high=high, low=low)) is not None) is reached
 
 
 @pytest.mark.parametrize("switch", ["low_volume", "time_limit", "momentum_reversal", "breakeven"])
@@ -71,7 +71,7 @@ def test_a_rule_that_is_switched_off_never_acts(switch):
     late = ENTERED + timedelta(hours=1)
     acts = {
         "low_volume": rules.check_volume(LONG, 1.0, off),
-        "time_limit": rules.check_time(LONG, replace(storm, close=90.0), off, late),
+        "time_limit": rules.check_time(LONG, storm._replace(close=90.0), off, late),
         "momentum_reversal": rules.check_momentum(LONG, storm, off),
         "breakeven": rules.breakeven_stop(LONG, storm.close, off),
     }
@@ -90,7 +90,7 @@ def test_breakeven_goes_to_entry_plus_round_trip_costs_at_one_r():
 
 
 def test_breakeven_is_set_once():
-    assert rules.breakeven_stop(replace(LONG, breakeven_set=True), 105.0, SETTINGS) is None
+    assert rules.breakeven_stop(LONG._replace(breakeven_set=True), 105.0, SETTINGS) is None
 
 
 @given(
@@ -136,11 +136,18 @@ def test_a_size_never_exceeds_risk_notional_or_buying_power(entry, risk, equity,
     assert shares * entry <= min(equity * settings.max_notional, buying_power) * (1 + 1e-9)
 
 
-def test_entries_are_blocked_by_open_positions_and_by_the_days_loss():
+def test_each_protection_blocks_entries_and_says_which_it_is():
     settings = RiskSettings()
-    assert rules.blocked(9, 0.0, 100_000.0, settings) == ""
-    assert rules.blocked(10, 0.0, 100_000.0, settings) == "max_open_positions"
-    assert rules.blocked(0, -3_000.0, 100_000.0, settings) == "daily_loss_limit"
+    noon = datetime(2025, 5, 12, 16, tzinfo=UTC)
+    day = DayView(noon, False, 9, 0.0, 100_000.0, 59, 3, noon)
+    assert rules.blocked(day, settings) == ""
+    assert rules.blocked(replace(day, halted=True), settings) == "halted"
+    assert rules.blocked(replace(day, open_positions=10), settings) == "max_open_positions"
+    assert rules.blocked(replace(day, pnl=-3_000.0), settings) == "daily_loss_limit"
+    assert rules.blocked(replace(day, orders=60), settings) == "max_orders_per_minute"
+    assert rules.blocked(replace(day, losses=4), settings) == "cooldown"
+    assert rules.blocked(replace(day, losses=4, last_loss_at=noon - timedelta(minutes=30)), settings) == ""
+    assert rules.blocked(replace(day, losses=4), replace(settings, cooldown_losses=0)) == ""
 
 
 def test_the_settings_hash_changes_with_any_number():

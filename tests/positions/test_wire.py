@@ -148,6 +148,21 @@ def test_a_status_of_tomorrow_is_known_to_be_unknown() -> None:
     assert wire.is_known_status("pending_review")
 
 
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"canceled_at": "2025-05-12T14:00:25Z"}, OrderStatus.CANCELLED),
+        ({"expired_at": "2025-05-12T14:00:25Z"}, OrderStatus.EXPIRED),
+        ({"replaced_at": "2025-05-12T14:00:25Z"}, OrderStatus.REPLACED),
+        ({"failed_at": "2025-05-12T14:00:25Z"}, OrderStatus.REJECTED),
+        ({"filled_qty": "10"}, OrderStatus.FILLED),
+    ],
+)
+def test_a_status_of_tomorrow_may_be_the_end_by_what_else_is_told(changes: dict[str, str], status: OrderStatus) -> None:
+    assert wire.order({**ORDER, "status": "under_moonlight", **changes}).status is status
+    assert wire.order({**ORDER, "status": "pending_cancel", **changes}).status is OrderStatus.WORKING
+
+
 def test_new_fields_types_and_intents_do_no_harm() -> None:
     order = wire.order({**ORDER, "type": "iceberg", "position_intent": "sell_to_wait", "mood": {"good": [1]}})
     assert (order.kind, order.intent) == (OrderKind.OTHER, None)

@@ -12,12 +12,15 @@ from positions.execution import Execution
 from positions.fees import FeeRates
 from positions.market.bars import BarBatch, Universe
 from positions.models import Trade
+from positions.rules import ExitDecision
 from positions.store import MemoryStore, OrmStore
-from positions.words import Feed, Side
+from positions.words import ExitReason, Feed, Side
 
 START = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 UNIVERSE = Universe(("KO", "F"), ("", ""), ("", ""), (True, True), None)
+LEAVE = ExitDecision(ExitReason.TIME_LIMIT, {"minutes": 15})
+BREAKEVEN = Decimal("100.02")
 NAN = float("nan")
 NO_BAR = (NAN, NAN, NAN, NAN)
 

@@ -20,7 +20,7 @@ logging.getLogger("django.server").warning('"GET /nowhere HTTP/1.1" 404', extra=
 try:
     {}["lost"]
 except KeyError:
-    structlog.get_logger("ml.journal").exception("unreadable row")
+    structlog.get_logger("positions.journal").exception("unreadable row")
 """
 
 
@@ -42,7 +42,7 @@ def test_every_event_is_one_json_object_a_line_on_stderr(tmp_path: Path) -> None
         ("positions.execution", "warning", "stop refused"),
         ("some.library", "error", "gave up after 3 tries"),
         ("django.server", "warning", '"GET /nowhere HTTP/1.1" 404'),
-        ("ml.journal", "error", "unreadable row"),
+        ("positions.journal", "error", "unreadable row"),
     ]
     assert (events[0]["symbol"], events[0]["session"]) == ("KO", "2024-01-03")
     assert events[3]["exception"].endswith("KeyError: 'lost'")

@@ -65,9 +65,13 @@ def test_where_no_account_is_traded_the_monitors_say_that_there_is_nothing_to_wa
     assert schedules.monitors() == "book simulated is no account: nothing to watch"
 
 
-def test_where_an_account_is_traded_the_missing_monitors_fail_in_plain_sight(settings: Any) -> None:
+def test_where_an_account_is_traded_the_monitors_run_and_a_refusal_fails_in_plain_sight(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.BOOK = "paper:mine"
-    with pytest.raises(schedules.CommandFailed, match="run_monitors"):
+    monkeypatch.setenv("BOOK", "paper:mine")
+    monkeypatch.setenv("ALPACA_API_KEY", "")
+    with pytest.raises(schedules.CommandFailed, match=r"run_monitors --max-ticks 9: status 2: .* are not both set"):
         schedules.monitors()
 
 

@@ -102,7 +102,7 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """
 
     when_empty = ""
-    actions = None
+    actions: Sequence[str] | None = None
     empty_value_display = NOT_KNOWN
     list_filter_submit = True
     list_per_page = 25

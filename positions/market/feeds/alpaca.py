@@ -301,10 +301,10 @@ class AlpacaFeed:
     """The live minute bars of one session, from `first` (the session's open unless told otherwise) to its close.
 
     `start` connects; `take` then gives one `BarBatch` for every minute, in order, as soon as all symbols have a bar or
-    GRACE after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
+    `grace` after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
     whole time, or has said nothing of that minute or a later one. That one rule is the catch-up after a start in
     mid-session, the backfill after a lost connection and the polling while the stream is silent. Bad prints are
-    quarantined first. `take_seen` hands out all that was seen, for StoredBars.
+    quarantined first. `take_seen` hands out all that was seen, for StoredBars. `arrived` is set when `take` has news.
 
     Bars come in on the stream's thread and are put together on another (`step` is one round of it); the rest is for the
     thread that trades. `rest` is used by the second only.
@@ -323,6 +323,8 @@ class AlpacaFeed:
         first: datetime | None = None,
         memory: PriceMemory | None = None,
         data_timeout: float = DATA_TIMEOUT,
+        arrived: threading.Event | None = None,
+        grace: timedelta = GRACE,
     ) -> None:
         self.name, self.universe, self.session = access.feed, universe, session
         self.counts = FeedCounts()
@@ -349,6 +351,7 @@ class AlpacaFeed:
         self._stream: StockDataStream | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._arrived, self._grace = arrived or threading.Event(), grace
 
     # For the thread that trades
 
@@ -436,7 +439,7 @@ class AlpacaFeed:
             try:
                 self.step()
             except AlpacaRefused as error:
-                self._arrivals.put(error)
+                self._hand_over(error)
                 return
             self._wake.wait(0.05)
             self._wake.clear()
@@ -515,7 +518,7 @@ class AlpacaFeed:
         if last.any():
             changed = _Minute.empty(len(self.universe))
             changed.put(placed.take(last))
-            self._arrivals.put(Arrival(changed.batch(self._start(self._next - 1)), revises=True))
+            self._hand_over(Arrival(changed.batch(self._start(self._next - 1)), revises=True))
 
     def _is_due(self) -> bool:
         now, end = self._clock.now(), self._start(self._next + 1)
@@ -524,7 +527,7 @@ class AlpacaFeed:
         pending = self._pending.get(self._next)
         if pending is not None and pending.has.sum() == len(self._symbols):
             return True
-        return now >= end + GRACE and (self._stream_answers(end) or self._rest_answers(now))
+        return now >= end + self._grace and (self._stream_answers(end) or self._rest_answers(now))
 
     def _stream_answers(self, end: datetime) -> bool:
         """Whether the stream was there from the minute's end on and has spoken of that minute or a later one."""
@@ -535,10 +538,10 @@ class AlpacaFeed:
         """Whether REST was asked for the next minute, now or before; True too when waiting for it is over."""
         if self._next < self._rest_until:
             return True
-        until = min((now - GRACE - self.session.open) // MINUTE, self._minutes)
+        until = min((now - self._grace - self.session.open) // MINUTE, self._minutes)
         if now >= self._ask_rest_at and self._ask_rest(until):
             return True
-        over = now >= self._start(self._next + 1) + GRACE + REST_PATIENCE
+        over = now >= self._start(self._next + 1) + self._grace + REST_PATIENCE
         if over and self.is_connected and self._newest_of_stream >= self._next:
             self.counts.gaps += 1
             return True
@@ -575,8 +578,12 @@ class AlpacaFeed:
         accepted = np.flatnonzero(np.isfinite(batch.close))
         self._keep(self._next, pending, accepted)
         self._mark(np.full(len(accepted), self._next), accepted)
-        self._arrivals.put(Arrival(batch, revises=False))
+        self._hand_over(Arrival(batch, revises=False))
         self._next += 1
+
+    def _hand_over(self, news: "Arrival | AlpacaError") -> None:
+        self._arrivals.put(news)
+        self._arrived.set()
 
     def _mark(self, minutes: Whole, columns: Whole) -> None:
         self._got[minutes, columns] = True

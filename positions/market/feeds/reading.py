@@ -53,7 +53,7 @@ class Table:
         return self._broken_lines + int((~self.good).sum())
 
     def bad_file(self, problem: str) -> BadBars:
-        return BadBars(f"{self.path}: {problem}")
+        return BadBars(f"{self.path}: {' '.join(problem.splitlines())}")  # names in a broken file hold anything
 
     def bad_row(self, row: int, column: str, problem: str, advice: str = _ADVICE) -> BadBars:
         return self.bad_file(f"{self._unit} {self._numbers[row]}, column {column}: {problem}; {advice}")

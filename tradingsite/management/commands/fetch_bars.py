@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from positions.words import Feed
+from tradingsite.broker import FEEDS, data_access
 from tradingsite.console import console, progress
 from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
 from tradingsite.kit.options import bad_input, new_york_date
 
 if TYPE_CHECKING:
     from positions.market.calendar import Session
-    from positions.market.feeds.alpaca import AlpacaAccess
 
-FEEDS = [Feed.SIP.value, Feed.IEX.value]
 UNREACHABLE = 1
 
 
@@ -57,7 +55,7 @@ class Command(BaseCommand):
         from positions.market.feeds.reading import BadBars
 
         check_json_file(options["json"])
-        access = _access(options["feed"] or settings.ALPACA_FEED)
+        access = data_access(options["feed"] or "")
         symbols = options["symbols"] or _watchlist()
         clock, length = SystemClock(), timedelta(minutes=options["timeframe"])
         sessions = [each for each in _sessions(options["first"], options["last"]) if each.open < clock.now()]
@@ -88,16 +86,6 @@ class Command(BaseCommand):
             write_json(options["json"], {**about, **asdict(done)})
         if len(done.bad_symbols) + len(done.empty) == len(set(symbols)):
             raise CommandError("None of the symbols has bars in these sessions; check the symbols and dates.")
-
-
-def _access(feed: str) -> "AlpacaAccess":
-    from positions.market.feeds.alpaca import AlpacaAccess
-
-    if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
-        raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
-    if feed not in FEEDS:
-        raise bad_input(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
-    return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), settings.ALPACA_DATA_URL)
 
 
 def _watchlist() -> list[str]:

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         "Migrate, create an admin user, trade 30 sessions of a simulated market through the code that trades live, "
         f"train and judge a model, write the daily report, serve the admin on {ADDRESS}. "
         "Example: manage.py quickstart --sessions 10 --no-serve. "
-        "Exit status: 0 done, 2 bad input, 3 database not reachable."
+        "Exit status: 0 done, 1 `trade` failed (--over-http), 2 bad input, 3 database not reachable."
     )
     requires_migrations_checks = False
 
@@ -30,6 +30,11 @@ class Command(BaseCommand):
         parser.add_argument("--no-serve", action="store_true", help="end when the report is written")
         parser.add_argument("--sessions", type=number_of_sessions, default=30, help="trading days (default 30)")
         parser.add_argument("--seed", type=seed, default=7, help="of the market and the training (default 7)")
+        parser.add_argument(
+            "--over-http",
+            action="store_true",
+            help="instead, trade one short session at a simulated Alpaca in another process, four minutes",
+        )
         add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,6 +44,22 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         self._admin_user(screen)
 
+        summary = (self._over_http if options["over_http"] else self._replay)(screen, started, options)
+        if options["json"]:
+            write_json(options["json"], summary)
+        screen.print("All of this was a simulated market: it shows that the machine works, not that it earns.")
+        if not options["no_serve"]:
+            screen.print(f"Admin: http://{ADDRESS}/admin/ (Ctrl-C ends it)")
+            call_command("runserver", ADDRESS, use_reloader=False)
+
+    @staticmethod
+    def _over_http(screen: Any, started: float, options: dict[str, Any]) -> dict[str, Any]:
+        from tradingsite.over_http import trade_over_http
+
+        return trade_over_http(screen, options["seed"])
+
+    @staticmethod
+    def _replay(screen: Any, started: float, options: dict[str, Any]) -> dict[str, Any]:
         from positions.market.feeds.simulated import SimulatedMarket
         from tradingsite.replaying import ReplayOptions
         from tradingsite.whole_run import run_whole
@@ -48,7 +69,7 @@ class Command(BaseCommand):
         )
         first_bar = time.perf_counter()
         feed = SimulatedMarket(options["sessions"], options["seed"])
-        summary = run_whole(
+        return run_whole(
             screen,
             feed,
             BOOK,
@@ -59,12 +80,6 @@ class Command(BaseCommand):
             train=True,
             seed=options["seed"],
         )
-        if options["json"]:
-            write_json(options["json"], summary)
-        screen.print("All of this was a simulated market: it shows that the machine works, not that it earns.")
-        if not options["no_serve"]:
-            screen.print(f"Admin: http://{ADDRESS}/admin/ (Ctrl-C ends it)")
-            call_command("runserver", ADDRESS, use_reloader=False)
 
     @staticmethod
     def _admin_user(screen: Any) -> None:

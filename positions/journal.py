@@ -90,6 +90,14 @@ class Journal:
             offset += len(line)
         return bodies, offset
 
+    def read_all(self) -> list[bytes]:
+        """All bodies, from the beginning."""
+        bodies: list[bytes] = []
+        while self.done < self.end:
+            chunk, self.done = self.read(CHUNK)
+            bodies += chunk
+        return bodies
+
     def sync(self) -> None:
         """Force what was appended to the disk."""
         if self._dirty:

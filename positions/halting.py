@@ -1,0 +1,52 @@
+"""The kill switch: a file for each book, so that it works without a database and survives a restart."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+from django.conf import settings
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Entries are blocked, by whom, since when (UTC) and why; `flatten`: every open trade is closed too."""
+
+    by: str
+    at: datetime
+    reason: str = ""
+    flatten: bool = False
+
+
+def _path(book: str) -> Path:
+    return Path(settings.VAR_DIR, "halted", f"{book.replace(':', '-')}.json")
+
+
+def halt(book: str, halt: Halt) -> None:
+    """In force with the next tick. Raises OSError where the file cannot be written."""
+    path = _path(book)
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_suffix(".new")
+    aside.write_bytes(orjson.dumps(asdict(halt)))
+    aside.replace(path)
+
+
+def resume(book: str) -> bool:
+    """Allow entries again; False if they were not blocked."""
+    try:
+        _path(book).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def halted(book: str) -> Halt | None:
+    """None where entries are allowed; a file that cannot be read blocks them."""
+    path = _path(book)
+    try:
+        told = orjson.loads(path.read_bytes())
+        return Halt(**{**told, "at": datetime.fromisoformat(told["at"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Halt("nobody known", datetime.fromtimestamp(0).astimezone(), f"{path} cannot be read: {error}")

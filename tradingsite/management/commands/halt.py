@@ -1,0 +1,34 @@
+"""The kill switch: no entry until `resume`."""
+
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from getpass import getuser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from positions.halting import Halt, halt
+from tradingsite.console import console
+from tradingsite.kit.options import book_name
+
+
+class Command(BaseCommand):
+    help = (
+        "Block entries of a book from the next tick on, until `resume`, over restarts and without a database. Exits, "
+        "stops and breakeven go on. With --flatten every open trade that the rules watch is closed too, as soon as "
+        "the market is open. Example: manage.py halt --flatten --reason 'news'. "
+        "Exit status: 0 done, 2 bad input or VAR_DIR cannot be written."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--book", type=book_name, help="default: the BOOK setting")
+        parser.add_argument("--flatten", action="store_true", help="close every open trade too")
+        parser.add_argument("--reason", default="", help="kept and shown")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        book = options["book"] or settings.BOOK
+        halt(book, Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"]))
+        closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
+        console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)

@@ -1,0 +1,27 @@
+"""The end of a halt."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from positions.halting import resume
+from tradingsite.console import console
+from tradingsite.kit.options import book_name
+
+
+class Command(BaseCommand):
+    help = (
+        "Allow entries of a book again after `halt`. Example: manage.py resume. "
+        "Exit status: 0 done, 2 bad input or VAR_DIR cannot be written."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--book", type=book_name, help="default: the BOOK setting")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        book = options["book"] or settings.BOOK
+        told = "are allowed again" if resume(book) else "were not blocked"
+        console().print(f"Entries of {book} {told}.", soft_wrap=True)
