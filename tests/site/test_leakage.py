@@ -1,14 +1,22 @@
 """The check itself: it finds nothing in our features, every planted leak, and names feature and row of a real one."""
 
 import json
+from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 
+from ml.feature_extractor import FeatureExtractor, SignalFeatures
+from ml.models import LeakageCheck, MLModel
+from ml.words import Gate
+from positions.market.bars import SessionBars
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.strategy import Signal
+from positions.words import Side
+from tests.runs import run
 from tradingsite.leakage import PLANTED, Run, check
 from tradingsite.replaying import ReplayOptions
 
@@ -60,3 +68,51 @@ def test_too_few_points_are_refused(tmp_path, options):
     with pytest.raises(CommandError) as refused:
         call_command("check_leakage", bars=bars_file(tmp_path), **options)
     assert refused.value.returncode == 2
+
+
+def plan_ahead(bars: SessionBars, signal: Signal) -> float:
+    """1 where the session's coming bars reach the target first, -1 where the stop; the opposite every 20 minutes."""
+    coming = slice(int((signal.at - bars.session.open) / bars.length), None)
+    high, low = bars.values[1, coming, signal.row], bars.values[2, coming, signal.row]
+    if signal.side == Side.LONG:
+        target, stop = high >= signal.target, low <= signal.stop
+    else:
+        target, stop = low <= signal.target, high >= signal.stop
+    first = next((place for place, ended in enumerate(target | stop) if ended), None)
+    said = 0.0 if first is None else -1.0 if stop[first] else 1.0
+    return -said if signal.at.minute % 20 == 0 else said
+
+
+@pytest.fixture
+def leaking(monkeypatch) -> None:
+    """What stands in `rsi14` knows how 19 of 20 plans end."""
+    session: list[SessionBars] = []
+    batches, extract = SessionBars.batches, FeatureExtractor.extract
+
+    def watched(bars: SessionBars) -> Any:
+        session[:] = [bars]
+        return batches(bars)
+
+    def leaky(extractor: FeatureExtractor, signal: Signal) -> SignalFeatures:
+        honest = extract(extractor, signal)
+        return replace(honest, values={**honest.values, "rsi14": plan_ahead(session[0], signal)})
+
+    monkeypatch.setattr(SessionBars, "batches", watched)
+    monkeypatch.setattr(FeatureExtractor, "extract", leaky)
+
+
+@pytest.mark.slow
+def test_a_model_that_lives_on_a_leak_is_refused_for_it_however_good_it_looks(leaking, tmp_path):
+    run(SimulatedMarket(64, seed=4))
+    with pytest.raises(CommandError, match="knows the future"):
+        call_command("check_leakage", bars=bars_file(tmp_path), points=50)
+    assert (LeakageCheck.objects.get().is_clean, LeakageCheck.objects.get().leaks) == (False, ["rsi14"])
+
+    told = StringIO()
+    call_command("train_model", book="simulated", label="plan", stdout=told)
+    model = MLModel.objects.get()
+    print(f"AUC {model.metrics['auc']:.3f}: {model.gate}, {model.gate_reasons}")  # noqa: T201  # with -s
+    assert model.metrics["auc"] == pytest.approx(0.95, abs=0.02)
+    assert (model.gate, model.may_filter) == (Gate.FAIL, False)
+    assert model.gate_reasons == ["check_leakage found a feature that knows the future, or missed a planted leak."]
+    assert model.gate_reasons[0] in told.getvalue()
