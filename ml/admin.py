@@ -103,14 +103,7 @@ class MLModelAdmin(ReadOnlyAdmin):
     search_fields = ("version__exact",)
     search_help_text = "A version"
     fieldsets = (
-        ("Verdict of the gate", {"fields": ("gate", "gate_reasons", "may_filter")}),
-        (
-            "Out of sample",
-            {"fields": ("metrics", "trained_on", "tested_on", "last_tested_on", "threshold")},
-        ),
         ("Service", {"fields": SERVICE}),
-        ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
-        ("Importance", {"classes": ("collapse",), "fields": ("importance",)}),
         (
             "What retraining needs",
             {
@@ -138,10 +131,6 @@ class MLModelAdmin(ReadOnlyAdmin):
     @admin.display(description="tested on")
     def tested_on(self, model: MLModel) -> str:
         return model.tested_on
-
-    @admin.display(description="last test window")
-    def last_tested_on(self, model: MLModel) -> str:
-        return f"{model.last_tested_on}, {model.n_validation:,} trades validated on before them"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[MLModel]:
         rows: QuerySet[MLModel] = super().get_queryset(request)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from numpy.typing import NDArray
 
 from ml.artifact import Artifact, fingerprint, seal
+from ml.curves import curves
 from ml.drift import reference_of
 from ml.evaluation import Estimate, Evaluation, SessionBootstrap, ShuffledControl, compared_log_loss
 from ml.features import FEATURE_SET
@@ -53,6 +54,7 @@ class Judgement:
     may_filter: bool
     may_filter_reasons: list[str]
     deflated: dict[str, Any]
+    curves: dict[str, Any]
 
     def metrics(self) -> dict[str, Any]:
         evidence = self.evidence
@@ -62,6 +64,7 @@ class Judgement:
             "shuffled_labels": asdict(evidence.shuffled) if evidence.shuffled else None,
             "worse_than_champion": asdict(evidence.worse_than_champion) if evidence.worse_than_champion else None,
             "deflated_sharpe": self.deflated,
+            "curves": self.curves,
             "may_filter_reasons": self.may_filter_reasons,
         }
 
@@ -168,6 +171,7 @@ class ModelTrainer:
             filters and verdict is Gate.PASS,
             filter_reasons,
             self._deflated(data, walk, asked, earlier),
+            curves(data.results_of(walk.test_rows), walk.rule(asked).p, self.seed),
         )
 
     def _shuffled(self, data: TrainingData, walk: WalkForward, algorithm: Algorithm) -> ShuffledControl | None:

@@ -79,7 +79,7 @@ class TradeAdmin(ReadOnlyAdmin):
                 "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at"),
             },
         ),
-        ("What happened to it", {"fields": ("exits", "stop_moves", "orders")}),
+        ("What happened to it", {"classes": ("collapse",), "fields": ("exits", "stop_moves", "orders")}),
         (
             "Where it comes from",
             {"fields": ("book", "session", "signal_key", "strategy", "feed", "exit_settings_hash")},

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from django.template.loader import render_to_string
 from ml.models import MLModel
 from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
 from ml.tables import bounded, rules_of
+from positions.books import folder_name
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
@@ -30,6 +30,9 @@ MARKETS = {
     "paper": "Paper account: real prices, the broker's simulated fills, no money.",
     "live": "Live account: real money.",
 }
+
+#: What draws the figures; each page carries it, for it is opened from disk too.
+DRAW = Path(__file__).parent / "static" / "reports" / "figures.js"
 
 _PAGES = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].html"
 
@@ -149,7 +152,7 @@ def report_path(book: str, day: date) -> Path:
 
 def folder_of(book: str) -> Path:
     """Where a book's pages lie; never outside the reports' folder. The folder's name leads to the same folder."""
-    return _folder() / (re.sub(r"[^A-Za-z0-9_-]", "-", book) or "-")
+    return _folder() / folder_name(book)
 
 
 def render_html(report: Report) -> str:
@@ -159,6 +162,7 @@ def render_html(report: Report) -> str:
             "report": report,
             "few_trades": FEW_TRADES,
             "figures": {picture.key: picture.figure for picture in report.pictures},
+            "draw": DRAW.read_text(encoding="utf-8"),
         },
     )
 

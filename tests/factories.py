@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import factory
 from factory.django import DjangoModelFactory
 
+from ml.encoder import Encoder
 from ml.features import FEATURE_SET, FEATURES, Kind
 from ml.models import MLModel, TradeFeatures
 from ml.words import Algorithm, Gate, ModelStatus
@@ -149,5 +150,5 @@ class MLModelFactory(DjangoModelFactory[MLModel]):
     metrics = factory.LazyFunction(lambda: {"n": 750, "sessions": 45, "auc": 0.64, "accuracy": 0.61})
     folds = factory.LazyFunction(lambda: [{"best_iteration": number} for number in range(5)])
     importance = factory.LazyFunction(lambda: {"rsi14": 12.5})
-    manifest = factory.LazyFunction(dict)
+    manifest = factory.LazyFunction(lambda: {"encoder": Encoder.plain().to_dict()})
     created_at = factory.Sequence(lambda n: FIRST_SIGNAL + timedelta(minutes=n))

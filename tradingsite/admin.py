@@ -17,6 +17,8 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import ReadOnlyAdmin, TableAdmin
+from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
+from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
 
 for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
     admin.site.unregister(model)
