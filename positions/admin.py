@@ -9,12 +9,12 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
-from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from tradingsite.kit.admin import BookFilter, RecordAdmin, TableAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
 
 @admin.register(Trade)
-class TradeAdmin(ReadOnlyAdmin):
+class TradeAdmin(RecordAdmin):
     when_empty = f"No trade yet. {FILLED_BY_A_RUN}"
     list_display = (
         "signal_at",
@@ -103,7 +103,7 @@ class TradeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(PositionExit)
-class PositionExitAdmin(ReadOnlyAdmin):
+class PositionExitAdmin(RecordAdmin):
     when_empty = (
         "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here."
     )
@@ -120,7 +120,7 @@ class PositionExitAdmin(ReadOnlyAdmin):
 
 
 @admin.register(StopMove)
-class StopMoveAdmin(ReadOnlyAdmin):
+class StopMoveAdmin(RecordAdmin):
     when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
@@ -130,7 +130,7 @@ class StopMoveAdmin(ReadOnlyAdmin):
 
 
 @admin.register(OrderIntent)
-class OrderIntentAdmin(ReadOnlyAdmin):
+class OrderIntentAdmin(RecordAdmin):
     when_empty = f"No order yet. {FILLED_BY_A_RUN}"
     list_display = (
         "created_at",
@@ -156,7 +156,7 @@ class OrderIntentAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ExternalPosition)
-class ExternalPositionAdmin(ReadOnlyAdmin):
+class ExternalPositionAdmin(RecordAdmin):
     """What is not ours; who may change positions can have it adopted, which the trading process does."""
 
     when_empty = "Nothing at the broker that is not ours. `trade` and `run_monitors` compare every minute."
@@ -177,7 +177,7 @@ class ExternalPositionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(WorkerLease)
-class WorkerLeaseAdmin(ReadOnlyAdmin):
+class WorkerLeaseAdmin(RecordAdmin):
     when_empty = "No job has run yet that only one process may do."
     list_display = (
         "name",

@@ -337,6 +337,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         ],
         "Site": [
             ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
+            ("Changes of settings", "admin:constance_config_history", "history", "constance.view_config"),
             ("Schedules", "admin:django_q_schedule_changelist", "schedule", "django_q.view_schedule"),
             ("Tasks done", "admin:django_q_success_changelist", "task_alt", "django_q.view_success"),
             ("Tasks failed", "admin:django_q_failure_changelist", "error", "django_q.view_failure"),

@@ -1,6 +1,6 @@
 """The pages in a real browser, at the width of a phone and of a desk, light and dark: no error in the console, no
-request that leaves the machine, nothing wider than the screen. Pictures are left in `var/screenshots` (SCREENSHOTS names
-another folder) for somebody to look at.
+request that leaves the machine, nothing wider than the screen. Pictures are left in `var/screenshots` (or the folder
+SCREENSHOTS) for somebody to look at.
 
     python -m pytest tests/site/test_browser.py -m slow
 """
@@ -137,6 +137,18 @@ def test_halting_asks_first_then_shows_who_and_resumes(site: str, browser: Any) 
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("text=Resume")
     page.wait_for_selector("text=Allowed, within the protections")
+
+
+def test_an_export_is_saved_and_says_how_many_rows_it_has(site: str, browser: Any) -> None:
+    page = browser.new_page()
+    sign_in(page, site)
+    page.goto(f"{site}{reverse('admin:positions_trade_changelist')}")
+    with page.expect_download() as saved:
+        page.click("#export >> text=CSV")
+    trades = Trade.objects.count()
+    assert saved.value.suggested_filename == "trades.csv"
+    assert len(Path(saved.value.path()).read_text().splitlines()) == trades + 1
+    page.wait_for_selector(f"#export >> text=trades.csv: {trades:,} rows.")
 
 
 def test_the_dashboard_renews_itself_and_says_when_it_cannot(site: str, browser: Any) -> None:
