@@ -111,24 +111,35 @@ def share_interval(hits: int, n: int) -> Interval | None:
 def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval | None:
     """t-interval for the mean over trades, with a standard error that lets the trades of one session move together.
 
+    The error is `clustered_error`'s, the quantile Student's with as many degrees of freedom as there are sessions less
+    one. Where every session has as many trades this is the t-interval over session means; where every trade is a
+    session of its own, the plain t-interval. None below two sessions or without variance.
+    """
+    error = clustered_error(values, sessions)
+    if error is None:
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(set(sessions)) - 1, (1 + CONFIDENCE) / 2)) * error
+    centre = float(np.mean(values))
+    return Interval(centre - half, centre + half)
+
+
+def clustered_error(values: Floats, sessions: Sequence[object]) -> float | None:
+    """Standard error of the mean over trades, where those of one session may move together.
+
     `sessions[i]` names the session of `values[i]`. With G sessions, n trades and e_g the sum of x - mean in session g,
-    SE^2 = G / (G - 1) * sum(e_g^2) / n^2 and the quantile is Student's with G - 1 degrees of freedom (Cochran 1977,
-    Sampling Techniques, 6.3). Where every session has as many trades this is the t-interval over session means; where
-    every trade is a session of its own, the plain t-interval. None below two sessions or without variance.
+    SE^2 = G / (G - 1) * sum(e_g^2) / n^2 (Cochran 1977, Sampling Techniques, 6.3). None below two sessions or without
+    variance.
     """
     groups, members = np.unique(np.asarray(sessions), return_inverse=True)
     if len(groups) < 2 or _constant(values):
         return None
-    from scipy.special import stdtrit
-
-    centre = float(np.mean(values))
-    residuals = np.bincount(members, weights=values - centre)
+    residuals = np.bincount(members, weights=values - np.mean(values))
     if np.allclose(residuals, 0.0, atol=1e-12 * float(np.ptp(values))):
         return None
     count = len(groups)
-    error = float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
-    return Interval(centre - half, centre + half)
+    return float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
 
 
 def _constant(values: Floats) -> bool:

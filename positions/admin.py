@@ -76,7 +76,7 @@ class TradeAdmin(ReadOnlyAdmin):
             "Left to its plan",
             {
                 "description": "How it would have ended by its initial stop, its target and the session's close alone.",
-                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at"),
+                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at", "plan_doubt"),
             },
         ),
         ("What happened to it", {"fields": ("exits", "stop_moves", "orders")}),

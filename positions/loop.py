@@ -171,6 +171,7 @@ class TradingLoop:
             trade = self._followed.pop(result.key)
             trade.plan_outcome, trade.plan_r = result.outcome, result.r
             trade.plan_exit_reason, trade.plan_ended_at = result.reason, result.ended_at
+            trade.plan_doubt = result.doubt
             trades.append(trade)
         self._desk.store.plans_ended(trades)
 

@@ -14,6 +14,7 @@ from positions.words import (
     IntentStatus,
     IntentStep,
     Outcome,
+    PlanDoubt,
     Side,
     StopMoveStatus,
     TradeStatus,
@@ -109,6 +110,7 @@ class Trade(models.Model):
     plan_r = models.FloatField(null=True, help_text="the plan's own result after fees in units of the initial risk")
     plan_exit_reason = word_field(ExitReason, null=True)
     plan_ended_at = models.DateTimeField(null=True)
+    plan_doubt = word_field(PlanDoubt, null=True, help_text="why the plan's result is not certain; empty where it is")
 
     class Meta:
         db_table = "trades"
@@ -124,6 +126,7 @@ class Trade(models.Model):
             allowed("exit_reason", ExitReason, "trade_exit_reason"),
             allowed("feed", Feed, "trade_feed"),
             allowed("plan_outcome", Outcome, "trade_plan_outcome"),
+            allowed("plan_doubt", PlanDoubt, "trade_plan_doubt"),
             models.CheckConstraint(
                 condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
                 name="trade_plan_exit_reason",
@@ -161,6 +164,7 @@ class Trade(models.Model):
                     plan_r__isnull=True,
                     plan_exit_reason__isnull=True,
                     plan_ended_at__isnull=True,
+                    plan_doubt__isnull=True,
                 ),
                 name="trade_plan_ended_as_a_whole",
             ),

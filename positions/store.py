@@ -24,7 +24,7 @@ Change = tuple[Row, tuple[str, ...]]
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
 #: What was decided once is not decided again.
 _OF_THE_DECISION = ("id", "trade", "rule", "evidence", "decided_at", "decided_price")
-_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
+_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at", "plan_doubt")
 
 
 class Duplicate(Exception):

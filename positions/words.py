@@ -34,6 +34,14 @@ class ExitReason(StrEnum):
     MANUAL = "manual"
 
 
+class PlanDoubt(StrEnum):
+    """`both_touched`: the stop's bar reached the target too, and which came first is not known. `at_last_price`: no bar
+    came any more to leave in."""
+
+    BOTH_TOUCHED = "both_touched"
+    AT_LAST_PRICE = "at_last_price"
+
+
 class ExitStatus(StrEnum):
     """`superseded`: the stop filled first."""
 
