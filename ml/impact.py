@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from ml.statistics import Floats, Interval, clustered_error, clustered_interval
-from positions.words import ExitReason
+from positions.words import ExitReason, PlanDoubt
 
 #: Exit reasons that are a rule's doing; every other one but `manual` is the plan's own.
 RULES = (ExitReason.LOW_VOLUME, ExitReason.TIME_LIMIT, ExitReason.MOMENTUM_REVERSAL, ExitReason.BREAKEVEN_STOP)
@@ -29,6 +29,11 @@ LOSS_REDUCTION = 0.10
 SMALL_R = 0.05
 #: What the follow-up of plans must reproduce before anything is concluded from it.
 SAME_EXITS, MEDIAN_DIFFERENCE_R = 0.99, 0.02
+
+_DOUBTS = {
+    PlanDoubt.BOTH_TOUCHED: "stop and target in one bar of the plan",
+    PlanDoubt.AT_LAST_PRICE: "no bar for the plan to leave in",
+}
 
 CAUTION = (
     "A smaller average loss proves nothing by itself: of 60,000 simulated trades on a market without drift, where "
@@ -141,11 +146,11 @@ def impact(trades: Iterable[ClosedTrade]) -> Impact:
             counted.append(trade)
     fidelity = _fidelity(counted)
     if not fidelity.holds:
-        return Impact(fidelity, excluded, None, {})
+        return Impact(fidelity, dict(excluded), None, {})
     by_rule = {rule: [trade for trade in counted if trade.exit_reason == rule] for rule in RULES}
     return Impact(
         fidelity,
-        excluded,
+        dict(excluded),
         beside_plan(counted),
         {rule: beside_plan(closed) for rule, closed in by_rule.items() if closed},
     )
@@ -159,7 +164,7 @@ def why_excluded(trade: ClosedTrade) -> str:
         return "initial risk not known"
     if trade.plan_r is None:
         return "end of the plan not known"
-    return trade.plan_doubt or ""
+    return _DOUBTS[PlanDoubt(trade.plan_doubt)] if trade.plan_doubt else ""
 
 
 def _fidelity(trades: Sequence[ClosedTrade]) -> Fidelity:
@@ -244,6 +249,8 @@ def _average_loss_reduction(
     The interval is that of the mean of the ratio's linearisation: each trade's share in both means (Cochran 1977,
     Sampling Techniques, 6.4).
     """
+    if np.array_equal(r, otherwise):
+        return 0.0, None
     lost, would_lose = r < 0, otherwise < 0
     if not lost.any() or not would_lose.any():
         return None, None

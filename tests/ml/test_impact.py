@@ -174,8 +174,8 @@ def test_each_rule_is_judged_by_the_trades_it_closed_and_all_together_by_all() -
         (Closed(managed=False), "taken over by hand"),
         (Closed(r_multiple=None, risk_per_share=None), "initial risk not known"),
         (Closed(plan_r=None, plan_exit_reason=None), "end of the plan not known"),
-        (Closed(plan_doubt=PlanDoubt.BOTH_TOUCHED), "both_touched"),
-        (Closed(plan_doubt=PlanDoubt.AT_LAST_PRICE), "at_last_price"),
+        (Closed(plan_doubt=PlanDoubt.BOTH_TOUCHED), "stop and target in one bar of the plan"),
+        (Closed(plan_doubt=PlanDoubt.AT_LAST_PRICE), "no bar for the plan to leave in"),
     ],
 )
 def test_a_trade_that_says_nothing_certain_is_counted_and_left_out(trade: Closed, reason: str) -> None:
