@@ -62,6 +62,22 @@ def daily_sharpe(returns: Floats) -> float | None:
     return None if ratio is None else ratio * float(np.sqrt(SESSIONS_A_YEAR))
 
 
+def daily_sharpe_interval(returns: Floats) -> Interval | None:
+    """Around daily_sharpe, with the standard error sqrt(252 (1 + SR^2 / 2) / n), SR a session's ratio (Lo 2002).
+
+    None where that is None.
+    """
+    ratio = sharpe_per_trade(returns)
+    if ratio is None:
+        return None
+    from scipy.special import ndtri
+
+    error = float(np.sqrt(SESSIONS_A_YEAR * (1 + ratio**2 / 2) / len(returns)))
+    half = float(ndtri((1 + CONFIDENCE) / 2)) * error
+    centre = ratio * float(np.sqrt(SESSIONS_A_YEAR))
+    return Interval(centre - half, centre + half)
+
+
 def sortino(returns: Floats) -> float | None:
     """mean(x) / sqrt(mean(min(x, 0)^2)) * sqrt(252), the mean of squares over all sessions. None without a loss.
 
@@ -84,13 +100,14 @@ def max_drawdown_r(r: Floats) -> float | None:
     return float(np.max(np.maximum.accumulate(total) - total))
 
 
-def max_drawdown(equity: Floats, start: float) -> float | None:
-    """Largest fall as a fraction of the highest equity so far; `equity` at the end of each session, `start` before
-    the first one (dollars, above 0). Not negative; None without sessions.
+def max_drawdown(returns: Floats) -> float | None:
+    """Largest fall as a fraction of the highest equity so far, which starts at 1 and grows by each session's return.
+
+    `returns` as for daily_sharpe. Not negative; None without sessions.
     """
-    if not len(equity):
+    if not len(returns):
         return None
-    values = np.concatenate(([start], equity))
+    values = np.concatenate(([1.0], np.cumprod(1 + returns)))
     peak = np.maximum.accumulate(values)
     return float(np.max((peak - values) / peak))
 

@@ -68,6 +68,7 @@ class TradeAdmin(ReadOnlyAdmin):
                     "initial_stop",
                     "target",
                     "planned_quantity",
+                    "equity",
                     "entry_volume",
                 )
             },

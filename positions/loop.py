@@ -275,6 +275,7 @@ class TradingLoop:
             initial_stop=stop,
             target=target,
             planned_quantity=quantity,
+            equity=account.equity,
             entry_volume=volume if volume == volume else None,
         )
         return "" if desk.execution.enter(trade) else "refused"

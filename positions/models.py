@@ -88,6 +88,7 @@ class Trade(models.Model):
     initial_stop = price_field()
     target = price_field()
     planned_quantity = models.PositiveIntegerField()
+    equity = money_field(null=True, help_text="dollars in the account that the quantity was chosen for")
     entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given")
 
     entered_at = models.DateTimeField(null=True)

@@ -21,8 +21,9 @@ from ml.tables import bounded, rules_of
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
-from reports import charts
+from reports import charts, impact
 from reports.figures import FEW_TRADES, Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
+from reports.impact import ImpactRow
 
 MARKETS = {
     "simulated": "These trades are invented: a simulated market. They say nothing about a real one.",
@@ -30,6 +31,8 @@ MARKETS = {
     "paper": "Paper account: real prices, the broker's simulated fills, no money.",
     "live": "Live account: real money.",
 }
+
+IMPACT_TITLE = "What the exit rules were worth, book so far"
 
 _PAGES = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].html"
 
@@ -101,6 +104,8 @@ class Report:
     rules: tuple[RuleLine, ...]
     lines: tuple[Line, ...]
     exits: tuple[Line, ...]
+    impact: tuple[ImpactRow, ...]
+    impact_sentences: tuple[str, ...]
     trades: tuple[TradeLine, ...]
     pictures: tuple[Picture, ...]
 
@@ -158,6 +163,8 @@ def render_html(report: Report) -> str:
         {
             "report": report,
             "few_trades": FEW_TRADES,
+            "impact_title": IMPACT_TITLE,
+            "impact_headings": impact.HEADINGS,
             "figures": {picture.key: picture.figure for picture in report.pictures},
         },
     )
@@ -182,6 +189,8 @@ def render_markdown(report: Report) -> str:
     ]
     if report.exits:
         parts.append(_markdown_table("Mean R by exit", report.exits))
+    if report.impact_sentences:
+        parts.append(_markdown_impact(report))
     if report.trades:
         head = "| symbol | side | in | out | exit | P/L | R |\n|---|---|---|---|---|---:|---:|"
         rows = [
@@ -190,6 +199,13 @@ def render_markdown(report: Report) -> str:
         ]
         parts.append("\n".join([f"## Trades (times in New York)\n\n{head}", *rows]))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_impact(report: Report) -> str:
+    head = f"| {' | '.join(impact.HEADINGS)} |\n|---|{'---:|' * (len(impact.HEADINGS) - 2)}---|"
+    rows = [f"| {' | '.join(asdict(row).values())} |" for row in report.impact]
+    table = ["\n".join([head, *rows])] if rows else []
+    return "\n\n".join([f"## {IMPACT_TITLE}", *table, *report.impact_sentences])
 
 
 def _markdown_rules(rules: Collection[RuleLine]) -> list[str]:
@@ -213,6 +229,8 @@ def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: 
         rules=_rules(model),
         lines=lines(session, so_far),
         exits=exit_lines(session, so_far),
+        impact=impact.rows(so_far.impact),
+        impact_sentences=impact.sentences(so_far.impact) if so_far.closed else (),
         trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
         pictures=tuple(_pictures(day, history, session, so_far)),
     )
