@@ -23,7 +23,7 @@ from positions.words import Outcome, StopMoveStatus, TradeStatus
 _READ = (
     "signal_key", "symbol", "side", "status", "session", "signal_at", "entered_at", "entry_price", "quantity",
     "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome", "unprotected_seconds", "equity",
-    "managed", "breakeven_set", "risk_per_share", "plan_exit_reason", "plan_r", "plan_doubt",
+    "managed", "breakeven_set", "risk_per_share", "plan_exit_reason", "plan_r", "plan_doubt", "mae_r", "mfe_r",
 )  # fmt: skip
 
 

@@ -41,7 +41,22 @@ class TradeAdmin(ReadOnlyAdmin):
     search_fields = ("symbol__exact", "signal_key__exact")
     search_help_text = "A symbol, or the key of a signal"
     fieldsets = (
-        ("Result", {"fields": ("outcome", "exit_reason", "pnl", "r_multiple", "fees", "exited_at", "exit_price")}),
+        (
+            "Result",
+            {
+                "fields": (
+                    "outcome",
+                    "exit_reason",
+                    "pnl",
+                    "r_multiple",
+                    "mae_r",
+                    "mfe_r",
+                    "fees",
+                    "exited_at",
+                    "exit_price",
+                )
+            },
+        ),
         (
             "Trade",
             {

@@ -104,6 +104,8 @@ class Trade(models.Model):
     fees = money_field(default=Decimal(0))
     pnl = money_field("P/L", null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    mae_r = models.FloatField("MAE", null=True, help_text="how far the trade went against us at its worst, in R")
+    mfe_r = models.FloatField("MFE", null=True, help_text="how far the trade went for us at its best, in R")
     outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
 

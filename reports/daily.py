@@ -51,6 +51,8 @@ class TradeLine:
     exit_reason: str
     pnl: Decimal
     r_multiple: float | None
+    mae_r: float | None
+    mfe_r: float | None
     outcome: str
     admin_path: str
 
@@ -69,6 +71,14 @@ class TradeLine:
     @property
     def in_r(self) -> str:
         return in_r(self.r_multiple)
+
+    @property
+    def worst(self) -> str:
+        return in_r(None if self.mae_r is None else -self.mae_r)
+
+    @property
+    def best(self) -> str:
+        return in_r(self.mfe_r)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +202,10 @@ def render_markdown(report: Report) -> str:
     if report.impact_sentences:
         parts.append(_markdown_impact(report))
     if report.trades:
-        head = "| symbol | side | in | out | exit | P/L | R |\n|---|---|---|---|---|---:|---:|"
+        head = "| symbol | side | in | out | exit | P/L | R | worst | best |\n|---|---|---|---|---|---:|---:|---:|---:|"
         rows = [
-            f"| {t.symbol} | {t.side} | {t.entered} | {t.exited} | {t.exit_reason} | {t.result} | {t.in_r} |"
+            f"| {t.symbol} | {t.side} | {t.entered} | {t.exited} | {t.exit_reason} | {t.result} | {t.in_r} "
+            f"| {t.worst} | {t.best} |"
             for t in report.trades
         ]
         parts.append("\n".join([f"## Trades (times in New York)\n\n{head}", *rows]))
@@ -319,6 +330,8 @@ def _trade_line(trade: Trade) -> TradeLine:
         exit_reason=str(trade.exit_reason),
         pnl=trade.pnl,
         r_multiple=trade.r_multiple,
+        mae_r=trade.mae_r,
+        mfe_r=trade.mfe_r,
         outcome=str(trade.outcome),
         admin_path=f"/admin/positions/trade/{trade.pk}/change/",
     )
