@@ -27,6 +27,8 @@ PLANNED = (ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE)
 LOSS_REDUCTION = 0.10
 #: In R: a net effect that is surely above minus this does no harm; a half-width of this is what INCONCLUSIVE waits for.
 SMALL_R = 0.05
+#: Below so many sessions there is no verdict: their interval is too easily narrow by chance.
+LEAST_SESSIONS = 20
 #: What the follow-up of plans must reproduce before anything is concluded from it.
 SAME_EXITS, MEDIAN_DIFFERENCE_R = 0.99, 0.02
 
@@ -37,8 +39,8 @@ _DOUBTS = {
 
 CAUTION = (
     "A smaller average loss proves nothing by itself: of 60,000 simulated trades on a market without drift, where "
-    "nothing can help, the time limit and breakeven together cut it by 55 % and changed the result by -0.001 R a trade "
-    "(95 %: -0.009 to +0.007); on a rising market they cut it by 56 % and the result from +0.127 to +0.058 R. "
+    "nothing can help, the time limit and breakeven together cut it by 55% and changed the result by -0.001 R a trade "
+    "(95%: -0.009 to +0.007); on a rising market they cut it by 56% and the result from +0.127 to +0.058 R. "
     "What counts is the net effect."
 )
 
@@ -201,11 +203,12 @@ def effect(r: Floats, otherwise: Floats, sessions: Sequence[int], dollars: Float
     difference = r - otherwise
     n, net, net_interval = len(r), float(difference.mean()), clustered_interval(difference, sessions)
     reduction, reduction_interval = _average_loss_reduction(r, otherwise, sessions)
-    verdict = _verdict(reduction, net_interval)
+    days = len(set(sessions))
+    verdict = _verdict(reduction, net_interval) if days >= LEAST_SESSIONS else Verdict.INCONCLUSIVE
     mean, error = float(otherwise.mean()), clustered_error(otherwise, sessions)
     return Effect(
         n=n,
-        sessions=len(set(sessions)),
+        sessions=days,
         mean_r=float(r.mean()),
         otherwise_mean_r=mean,
         average_loss_reduction=reduction,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml.impact import CAUTION, RULES, SMALL_R, Effect, Impact, Verdict
+from ml.impact import CAUTION, LEAST_SESSIONS, RULES, SMALL_R, Effect, Impact, Verdict
 from ml.statistics import Interval
 from reports.figures import dollars, plural
 
@@ -13,16 +13,16 @@ class ImpactRow:
 
     rule: str
     trades: str
+    net: str
     average_loss: str
     saved: str
     given_up: str
-    net: str
     verdict: str
 
 
 #: Signed, without a negative zero.
 R_STYLE = "+z.3f"
-HEADINGS = ("rule", "trades", "average loss", "saved", "given up", "net effect", "verdict")
+HEADINGS = ("rule", "trades", "net effect", "average loss", "saved", "given up", "verdict")
 
 
 def around(value: float, interval: Interval | None, style: str) -> str:
@@ -43,10 +43,10 @@ def _row(name: str, each: Effect) -> ImpactRow:
     return ImpactRow(
         rule=name,
         trades=f"{each.n:,}",
+        net=around(each.net, each.net_interval, R_STYLE),
         average_loss="–" if reduction is None else around(-reduction, each.average_loss_interval, "+z.1%"),
         saved=f"{each.saved:z.3f}",
         given_up=f"{each.given_up:z.3f}",
-        net=around(each.net, each.net_interval, R_STYLE),
         verdict=str(each.verdict),
     )
 
@@ -72,13 +72,13 @@ def _net_sentence(together: Effect) -> str:
     percent = (
         "It has no meaning in percent, as what the plans would have made cannot be told from zero."
         if together.improvement is None
-        else f"That is {together.improvement:+z.1%} of what the plans would have made."
+        else f"In percent of what the plans alone would have made: {together.improvement:+z.1%}."
     )
     net = around(together.net, together.net_interval, R_STYLE)
     return (
         f"By their plans alone these trades would have made {together.otherwise_mean_r:+z.3f} R on average, with the "
         f"rules they made {together.mean_r:+z.3f} R: a net effect of {net} "
-        f"R a trade (95 %, by session; {plural(together.n, 'trade')} in {plural(together.sessions, 'session')}), "
+        f"R a trade (95%, by session; {plural(together.n, 'trade')} in {plural(together.sessions, 'session')}), "
         f"{dollars(together.net_dollars)} in all. {percent}"
     )
 
@@ -91,8 +91,8 @@ def _verdict_sentence(together: Effect) -> str:
             return f"Harmless: the average loss is smaller, and it cost less than {SMALL_R} R a trade, if anything."
         case Verdict.HARMFUL:
             return "Harmful: trades made less than their plans would have, by more than chance explains."
-    if together.net_interval is None:
-        return "Inconclusive: one session, or no difference at all, proves nothing."
+    if together.sessions < LEAST_SESSIONS:
+        return f"Inconclusive: {plural(together.sessions, 'session')} of the {LEAST_SESSIONS} that a verdict takes."
     if together.trades_needed is None:
         return "Inconclusive: the effect is small, whichever way it goes, or the average loss is hardly smaller."
     return (

@@ -116,13 +116,20 @@ def test_a_rule_with_smaller_losses_and_no_harm_to_speak_of_is_harmless() -> Non
     assert effect(r, plan, sessions, np.ones(40)).verdict is Verdict.HARMLESS
 
 
-def test_inconclusive_says_how_many_more_trades_it_takes() -> None:
-    r, plan = (each[0, :150] for each in markets(seeds=1))
-    found = effect(r, plan, SESSIONS[:150], np.ones(150))
-    assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.net_interval is not None
-    half = found.net_interval.width / 2
-    assert found.trades_needed == int(np.ceil(150 * (half / 0.05) ** 2)) - 150
+def test_inconclusive_says_how_many_more_trades_it_takes_until_the_effect_is_known(driftless: list[Effect]) -> None:
+    waiting = [each for each in driftless if each.verdict is Verdict.INCONCLUSIVE and each.trades_needed]
+    assert len(waiting) > 500
+    for each in waiting:
+        assert each.net_interval is not None
+        assert each.trades_needed == int(np.ceil(1_600 * (each.net_interval.width / 2 / 0.05) ** 2)) - 1_600
+    assert not any(each.trades_needed for each in driftless if each.verdict is not Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(("sessions", "verdict"), [(19, Verdict.INCONCLUSIVE), (20, Verdict.EFFECTIVE)])
+def test_a_verdict_takes_twenty_sessions_however_clear_the_figures_are(sessions: int, verdict: Verdict) -> None:
+    plan = np.tile([-1.0, 2.0], sessions)
+    r = plan + np.tile([0.5, 0.0, 0.4, 0.0], sessions)[: len(plan)]
+    assert effect(r, plan, np.repeat(np.arange(sessions), 2).tolist(), np.ones(len(plan))).verdict is verdict
 
 
 def test_one_session_says_nothing_however_many_trades_it_has() -> None:
