@@ -142,6 +142,26 @@ def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval |
     return Interval(centre - half, centre + half)
 
 
+def difference_interval(
+    values: Floats, sessions: Sequence[object], others: Floats, other_sessions: Sequence[object]
+) -> Interval | None:
+    """t-interval for mean(values) - mean(others), two sets of trades of different sessions, each error clustered.
+
+    Degrees of freedom by Welch and Satterthwaite, from each side's sessions less one (Welch 1947). None where either
+    side has no error.
+    """
+    error, other_error = clustered_error(values, sessions), clustered_error(others, other_sessions)
+    if error is None or other_error is None:
+        return None
+    from scipy.special import stdtrit
+
+    variance = error**2 + other_error**2
+    freedom = variance**2 / (error**4 / (len(set(sessions)) - 1) + other_error**4 / (len(set(other_sessions)) - 1))
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * variance**0.5
+    centre = float(np.mean(values) - np.mean(others))
+    return Interval(centre - half, centre + half)
+
+
 def clustered_error(values: Floats, sessions: Sequence[object]) -> float | None:
     """Standard error of the mean over trades, where those of one session may move together.
 

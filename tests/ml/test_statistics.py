@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
 from ml.statistics import (
     Interval,
     clustered_interval,
     daily_sharpe,
     daily_sharpe_interval,
+    difference_interval,
     max_drawdown,
     max_drawdown_r,
     mean,
@@ -188,3 +190,12 @@ def test_drawdown_is_at_least_the_final_loss_and_the_worst_trade(r: np.ndarray) 
     drawdown = max_drawdown_r(r)
     assert drawdown is not None
     assert drawdown >= max(-float(r.sum()), -float(r.min()), 0.0) - 1e-9
+
+
+def test_the_interval_of_a_difference_is_welchs_where_every_trade_is_its_own_session() -> None:
+    values, others = np.array([1.0, 3.0, 2.0, 6.0]), np.array([0.0, 1.0, 0.5])
+    interval = difference_interval(values, range(4), others, range(3))
+    welch = ttest_ind(values, others, equal_var=False).confidence_interval()
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high))
+    assert difference_interval(values, range(4), np.array([1.0]), [1]) is None
