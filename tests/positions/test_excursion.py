@@ -1,6 +1,7 @@
 """How far a trade went against and for it: bar by bar, on a desk driven by hand, and on simulated sessions."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -91,6 +92,20 @@ def test_a_trade_that_is_stopped_went_as_far_as_its_exit_and_no_further() -> Non
     trade = Trade.objects.get()
     assert trade.exit_reason == ExitReason.STOP
     assert (trade.mae_r, trade.mfe_r) == (1.0, 0.0)
+
+
+def test_after_a_restart_the_stored_bars_tell_how_far_an_open_trade_went() -> None:
+    before, bars = Stage(), [FLAT] * 7 + [(100.0, 100.75, 99.5, 100.0)]
+    before.enter()
+    before.bar(bars[-1])
+    stage = Stage()
+    for number, prices in enumerate(bars):
+        stage.loop.catch_up(batch(START + number * MINUTE, prices))
+    trade = stage.world.store.live["KO"].trade
+    trade.exit_price = Decimal(100)
+    for listener in stage.world.execution.closing_listeners:
+        listener(trade)
+    assert (trade.mae_r, trade.mfe_r) == (0.5, 0.75)
 
 
 def test_on_simulated_sessions_every_trade_went_as_far_as_its_bars_say() -> None:
