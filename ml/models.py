@@ -306,7 +306,13 @@ class Performance(models.Model):
     profit_factor = models.FloatField(null=True)
     sharpe_per_trade = models.FloatField(null=True, help_text="mean R / its standard deviation, never annualised")
     max_drawdown_r = models.FloatField(null=True, help_text="in R along the session's closed trades")
+    equity_return = models.FloatField(
+        null=True, help_text="P/L / the equity that the session's first trade was sized on"
+    )
     exits = models.JSONField(help_text="{reason: trades closed for it}")
+    exit_effects = models.JSONField(
+        help_text="{rule: trades it closed and their mean R less their plans'}; empty where plans are not reproduced"
+    )
     breakeven_moves = models.PositiveIntegerField()
     predictions = models.PositiveIntegerField()
     prediction_p99_ms = models.FloatField(null=True)

@@ -41,7 +41,22 @@ class TradeAdmin(RecordAdmin):
     search_fields = ("symbol__exact", "signal_key__exact")
     search_help_text = "A symbol, or the key of a signal"
     fieldsets = (
-        ("Result", {"fields": ("outcome", "exit_reason", "pnl", "r_multiple", "fees", "exited_at", "exit_price")}),
+        (
+            "Result",
+            {
+                "fields": (
+                    "outcome",
+                    "exit_reason",
+                    "pnl",
+                    "r_multiple",
+                    "mae_r",
+                    "mfe_r",
+                    "fees",
+                    "exited_at",
+                    "exit_price",
+                )
+            },
+        ),
         (
             "Trade",
             {
@@ -68,6 +83,7 @@ class TradeAdmin(RecordAdmin):
                     "initial_stop",
                     "target",
                     "planned_quantity",
+                    "equity",
                     "entry_volume",
                 )
             },
@@ -76,7 +92,7 @@ class TradeAdmin(RecordAdmin):
             "Left to its plan",
             {
                 "description": "How it would have ended by its initial stop, its target and the session's close alone.",
-                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at"),
+                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at", "plan_doubt"),
             },
         ),
         ("What happened to it", {"classes": ("collapse",), "fields": ("exits", "stop_moves", "orders")}),

@@ -14,6 +14,7 @@ from positions.words import (
     IntentStatus,
     IntentStep,
     Outcome,
+    PlanDoubt,
     Side,
     StopMoveStatus,
     TradeStatus,
@@ -87,6 +88,7 @@ class Trade(models.Model):
     initial_stop = price_field()
     target = price_field()
     planned_quantity = models.PositiveIntegerField()
+    equity = money_field(null=True, help_text="dollars in the account that the quantity was chosen for")
     entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given")
 
     entered_at = models.DateTimeField(null=True)
@@ -102,6 +104,8 @@ class Trade(models.Model):
     fees = money_field(default=Decimal(0))
     pnl = money_field("P/L", null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    mae_r = models.FloatField("MAE", null=True, help_text="how far the trade went against us at its worst, in R")
+    mfe_r = models.FloatField("MFE", null=True, help_text="how far the trade went for us at its best, in R")
     outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
 
@@ -109,6 +113,7 @@ class Trade(models.Model):
     plan_r = models.FloatField(null=True, help_text="the plan's own result after fees in units of the initial risk")
     plan_exit_reason = word_field(ExitReason, null=True)
     plan_ended_at = models.DateTimeField(null=True)
+    plan_doubt = word_field(PlanDoubt, null=True, help_text="why the plan's result is not certain; empty where it is")
 
     class Meta:
         db_table = "trades"
@@ -124,6 +129,7 @@ class Trade(models.Model):
             allowed("exit_reason", ExitReason, "trade_exit_reason"),
             allowed("feed", Feed, "trade_feed"),
             allowed("plan_outcome", Outcome, "trade_plan_outcome"),
+            allowed("plan_doubt", PlanDoubt, "trade_plan_doubt"),
             models.CheckConstraint(
                 condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
                 name="trade_plan_exit_reason",
@@ -161,6 +167,7 @@ class Trade(models.Model):
                     plan_r__isnull=True,
                     plan_exit_reason__isnull=True,
                     plan_ended_at__isnull=True,
+                    plan_doubt__isnull=True,
                 ),
                 name="trade_plan_ended_as_a_whole",
             ),

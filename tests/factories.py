@@ -57,6 +57,7 @@ class TradeFactory(DjangoModelFactory[Trade]):
     initial_stop = factory.LazyAttribute(lambda row: row.planned_entry - (1 if row.side == Side.LONG else -1))
     target = factory.LazyAttribute(lambda row: row.planned_entry + (2 if row.side == Side.LONG else -2))
     planned_quantity = 10
+    equity = Decimal(100_000)
     entry_volume = 5000.0
 
     entered_at = factory.LazyAttribute(lambda row: row.signal_at + timedelta(minutes=1))

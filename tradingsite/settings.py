@@ -9,7 +9,7 @@ import dj_database_url
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from positions.words import ExitReason, ExternalMode, Outcome
+from positions.words import ExitReason, ExternalMode, Outcome, VolumeReference
 from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
@@ -222,8 +222,13 @@ ALPACA_REQUESTS_PER_MINUTE = env_number("ALPACA_REQUESTS_PER_MINUTE", 200)
 LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
     # name: (default, help with unit and range, type)
     "LOW_VOLUME_EXIT": (True, "Exit when volume dries up (rule low_volume).", bool),
-    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the volume at entry, 0 to 1.", "fraction"),
-    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, at entry and now, 1 to 30.", "bars"),
+    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the reference's volume, 0 to 1.", "fraction"),
+    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, in the reference and now, 1 to 30.", "bars"),
+    "LOW_VOLUME_REFERENCE": (
+        "entry",
+        "low_volume compares with: entry, the volume at the trade's entry; profile, the same minutes of past sessions.",
+        "volume_reference",
+    ),
     "TIME_LIMIT_EXIT": (True, "Exit a trade that shows no profit in time (rule time_limit).", bool),
     "TIME_LIMIT_MINUTES": (15.0, "time_limit: minutes since entry, above 0.", "positive"),
     "MOMENTUM_EXIT": (True, "Exit when MACD crosses its signal line against the trade (rule momentum_reversal).", bool),
@@ -279,6 +284,7 @@ CONSTANCE_CONFIG_FIELDSETS = (
             "LOW_VOLUME_EXIT",
             "LOW_VOLUME_FRACTION",
             "LOW_VOLUME_BARS",
+            "LOW_VOLUME_REFERENCE",
             "TIME_LIMIT_EXIT",
             "TIME_LIMIT_MINUTES",
             "MOMENTUM_EXIT",
@@ -326,6 +332,7 @@ CONSTANCE_ADDITIONAL_FIELDS = {
     "count": _number(int, 1, 1000),
     "losses": _number(int, 0, 1000),
     "external": _choice(*ExternalMode),
+    "volume_reference": _choice(*VolumeReference),
     str: _choice("off", "shadow", "filter"),
 }
 

@@ -126,6 +126,7 @@ def make_session(book: str, day: date, **given: object) -> Performance:
         "win_rate": 1.0,
         "average_r": 1.9,
         "exits": {"target": 1},
+        "exit_effects": {},
         "breakeven_moves": 0,
         "predictions": 1,
         "unprotected_seconds": 0.0,

@@ -62,7 +62,7 @@ def manage(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("command", ["replay", "check_leakage"])
+@pytest.mark.parametrize("command", ["replay", "check_leakage", "compare_exits"])
 @pytest.mark.parametrize("kind", BAD_BARS)
 def test_bad_bars_are_refused_by_name_and_nothing_is_written(kind: str, command: str, tmp_path: Path) -> None:
     bars = written(kind, tmp_path)
