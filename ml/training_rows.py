@@ -19,6 +19,8 @@ from positions.words import Outcome, TradeStatus
 
 NAMES = tuple(feature.name for feature in MODEL_FEATURES)
 
+LARGEST = 1e30  # a number that no feature reaches, and whose square a float still holds
+
 #: Where each label stands on a trade: its outcome, its result in R, and when they were known.
 LABEL_COLUMNS = {
     Label.NET: ("outcome", "r_multiple", "exited_at"),
@@ -34,6 +36,10 @@ def _column(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
     return np.array(values, dtype=np.float64 if kind is Kind.CONTINUOUS else object)
 
 
+def _readable(values: Sequence[Any]) -> bool:
+    return all(abs(value) < LARGEST for value in values if isinstance(value, float))
+
+
 def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
     digest = hashlib.sha256(json.dumps([FEATURE_SET, NAMES, label]).encode())
     for row in rows:
@@ -42,19 +48,21 @@ def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
 
 
 def load_training_data(
-    book: str, label: Label = Label.NET, until: datetime | None = None, closed_after: datetime | None = None
+    book: str, label: Label = Label.NET, closed_until: datetime | None = None, closed_after: datetime | None = None
 ) -> TrainingData:
     """A book's closed trades, joined with their complete feature rows; two queries.
 
-    A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains. A trade whose label is not
-    known is refused. `until` (aware UTC) leaves out the signals after a moment, as when a model is trained again;
-    `closed_after` the trades that had ended by a moment, as when a model learns on.
+    A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains, and no number is infinite: the
+    columns of a database can hold what a learner cannot read. A trade whose label is not
+    known is refused. `closed_until` (aware UTC) leaves out the trades that ended after a moment, as when a model is
+    trained again, `closed_after` those that had ended by then, as when a model learns on.
     """
     closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
+    ended_at = LABEL_COLUMNS[label][2]
     if closed_after is not None:
-        closed = closed.filter(**{f"{LABEL_COLUMNS[label][2]}__gt": closed_after})
-    if until is not None:
-        closed = closed.filter(signal_at__lte=until)
+        closed = closed.filter(**{f"{ended_at}__gt": closed_after})
+    if closed_until is not None:
+        closed = closed.filter(**{f"{ended_at}__lte": closed_until})
     features = {
         key: (complete, feature_set, values)
         for key, complete, feature_set, *values in TradeFeatures.objects.filter(
@@ -74,7 +82,7 @@ def load_training_data(
         complete, feature_set, values = features.get(trade[1], (False, FEATURE_SET, []))
         if feature_set != FEATURE_SET:
             left_out["other_feature_set"] += 1
-        elif not complete:
+        elif not complete or not _readable(values):
             left_out["incomplete"] += 1
         elif trade[3] is None:
             left_out["unlabelled"] += 1
@@ -112,7 +120,10 @@ def nothing_new(book: str, label: Label) -> str:
     newest = MLModel.objects.filter(book=book, label=label, feature_set=FEATURE_SET).defer("artifact").first()
     if newest is None:
         return ""
-    until = datetime.fromisoformat(newest.manifest["last_closed_at"]).replace(tzinfo=UTC)
+    ended = newest.manifest.get("last_closed_at")
+    if ended is None:
+        return ""
+    until = datetime.fromisoformat(ended).replace(tzinfo=UTC)
     if len(load_training_data(book, label, closed_after=until).won):
         return ""
     return (

@@ -143,11 +143,19 @@ def test_a_json_file_is_replaced_whole_and_never_holds_what_json_has_no_word_for
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_where_a_file_cannot_be_written_its_name_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder") as failed:
+        write_json(tmp_path / "folder", {})
+    assert failed.value.filename == str(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
 @pytest.mark.parametrize(
     ("option", "good", "bad"),
     [
         (seed, ("0", "7", str(2**31 - 1)), ("-1", str(2**31), "1.5", "", "x", "²", "٣")),
-        (new_york_date, ("2024-01-31",), ("2024-02-30", "tomorrow", "", "31.01.2024")),
+        (new_york_date, ("2024-01-31",), ("2024-02-30", "tomorrow", "", "31.01.2024", "0001-01-01", "9999-12-31")),
         (book_name, ("simulated", "paper:PA1", "replay:0123456789ab"), ("", "paper", "live:../x", "simulated~3")),
     ],
 )
@@ -174,6 +182,7 @@ def test_options_take_what_they_mean_and_nothing_else(
         ("ml", ("tune_model", "--workers", "6")),
         ("ml", ("promote_model", "1", "--to", "my book", "--who", "ada", "--why", "x")),
         ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "tomorrow")),
+        ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "9999-12-31")),
         ("ml", ("evaluate_model", "1", "--from", "tomorrow")),
         ("reports", ("daily_report", "--session", "tomorrow")),
         ("reports", ("daily_report", "--book", "paper:")),
