@@ -133,8 +133,8 @@ def test_one_row_of_one_session_is_judged_without_an_interval():
 
 
 def test_no_interval_reaches_beyond_what_its_figure_can_be():
-    rows, p = rows_of(8, n=60, sessions=4)
-    result = evaluate(rows, Rule(np.where(np.arange(60) % 9 == 0, 0.6, p / 3), p > 0), seed=7)
+    rows, p = rows_of(0, n=60, sessions=4)
+    result = evaluate(rows, Rule(np.where(np.arange(60) % 8 == 0, 0.6, p / 3), p > 0), seed=7)
     for name in ("precision", "recall", "f1", "brier"):
         assert 0 <= result.intervals[name].low <= result.intervals[name].high <= 1, name
     assert -1 <= result.intervals["mcc"].low < result.intervals["mcc"].high <= 1
