@@ -160,7 +160,6 @@ class PredictionAdmin(ReadOnlyAdmin):
         "p_geometry",
         "threshold",
         "decision",
-        "reason",
         "overridden",
         "outcome",
         "book",
