@@ -373,6 +373,16 @@ def _deciles(rows: Rows, p: Floats) -> list[Decile]:
     ]
 
 
+def _confusion(won: Flags, said_win: Flags) -> dict[str, Flags]:
+    """Which of n rows are in each cell of the confusion matrix."""
+    return {
+        "true_positives": said_win & won,
+        "false_positives": said_win & ~won,
+        "true_negatives": ~said_win & ~won,
+        "false_negatives": ~said_win & won,
+    }
+
+
 def _of_confusion(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
     """Figures of k confusion matrices by name (k,), NaN where undefined; MCC is Matthews' correlation."""
     return {
@@ -408,7 +418,7 @@ def _skill_auc(rows: Rows, own: Scores, geometry: Scores, aucs: Floats, bootstra
 def _own_figures(rows: Rows, p: Floats, bootstrap: SessionBootstrap) -> dict[str, tuple[float | None, Interval | None]]:
     """The figures of a model by itself, each with its interval."""
     won, said_win, known_r = rows.won, p >= 0.5, np.isfinite(rows.r)
-    cells = (said_win & won, said_win & ~won, ~said_win & ~won, ~said_win & won)
+    cells = _confusion(won, said_win).values()
     counted = _of_confusion(*(np.array([cell.sum()], dtype=np.float64) for cell in cells))
     resampled = _of_confusion(*(bootstrap.sums(cell) for cell in cells))
     figures: dict[str, tuple[float | None, Floats]] = {
@@ -430,6 +440,17 @@ def _own_figures(rows: Rows, p: Floats, bootstrap: SessionBootstrap) -> dict[str
     }
 
 
+def _without_learning(won: Flags) -> dict[str, float]:
+    """What always saying the base rate of these rows, or their commoner outcome, is worth on them."""
+    base_rate = float(won.mean())
+    return {
+        "base_rate": base_rate,
+        "base_rate_brier": base_rate * (1 - base_rate),
+        "base_rate_log_loss": float(log_losses(won, np.full(len(won), base_rate)).mean()),
+        "majority_accuracy": max(base_rate, 1 - base_rate),
+    }
+
+
 def evaluate(
     rows: Rows,
     model: Rule,
@@ -445,47 +466,34 @@ def evaluate(
     geometry lets through (all by default).
     """
     won, p = rows.won, model.p
-    n, wins = len(won), int(won.sum())
-    said_win = p >= 0.5
-    base_rate, others = wins / n, others or {}
+    n, wins, said_win, others = len(won), int(won.sum()), p >= 0.5, others or {}
     bootstrap = SessionBootstrap(rows.session, seed)
     geometry_rule = Rule(rows.p_geometry, np.ones(n, dtype=bool) if geometry_taken is None else geometry_taken)
     own, geometry = scores(rows, model, bootstrap), scores(rows, geometry_rule, bootstrap)
     figures, aucs = _own_figures(rows, p, bootstrap), bootstrap.aucs(won, p)
+    named: dict[str, Any] = {
+        **{name: int(cell.sum()) for name, cell in _confusion(won, said_win).items()},
+        **{name: value for name, (value, _) in figures.items()},
+        **_without_learning(won),
+    }
     return Evaluation(
+        **named,
         n=n,
         wins=wins,
         losses=n - wins,
         sessions=bootstrap.sessions,
         attempts=attempts,
-        true_positives=int((said_win & won).sum()),
-        false_positives=int((said_win & ~won).sum()),
-        true_negatives=int((~said_win & ~won).sum()),
-        false_negatives=int((~said_win & won).sum()),
         auc=own.auc,
         auc_interval=own.auc_interval,
         auc_bound=_auc_interval(rows, p, aucs, bootstrap, (1 - CONFIDENCE) / attempts),
         accuracy=own.accuracy,
-        precision=figures["precision"][0],
-        recall=figures["recall"][0],
-        f1=figures["f1"][0],
-        mcc=figures["mcc"][0],
-        average_precision=figures["average_precision"][0],
-        brier=own.brier,
-        log_loss=own.log_loss,
-        calibration_error=calibration_error(won, p),
         spiegelhalter_p=spiegelhalter_p(won, p),
-        base_rate=base_rate,
-        base_rate_brier=base_rate * (1 - base_rate),
-        base_rate_log_loss=float(log_losses(won, np.full(n, base_rate)).mean()),
-        majority_accuracy=max(base_rate, 1 - base_rate),
         accuracy_over_majority=_accuracy_over_majority(said_win == won, won, bootstrap),
         geometry=geometry,
         skill_log_loss=compared_log_loss(won, rows.p_geometry, p, bootstrap),
         skill_auc=_skill_auc(rows, own, geometry, aucs, bootstrap),
         n_r=int(np.isfinite(rows.r).sum()),
         n_taken=own.n_taken,
-        mean_r=figures["mean_r"][0],
         mean_r_taken=own.mean_r_taken,
         taken_minus_all=_taken_minus_all(rows.r, model.taken, bootstrap),
         intervals={

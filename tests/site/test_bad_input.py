@@ -88,6 +88,14 @@ def test_bad_bars_end_a_real_process_with_status_2_and_one_line(tmp_path: Path) 
     assert (tmp_path / "db.sqlite3").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["replay", "check_leakage"])
+def test_dates_the_wrong_way_round_are_told_as_such(command: str, tmp_path: Path) -> None:
+    bars = str(written("only one bar", tmp_path))
+    with pytest.raises(CommandError, match="--from 2024-01-04 comes after --to 2024-01-03") as refused:
+        call_command(command, "--bars", bars, "--from", "2024-01-04", "--to", "2024-01-03")
+    assert refused.value.returncode == 2
+
+
 def nowhere(folder: Path) -> Path:
     return folder / "nowhere" / "out.json"
 
