@@ -150,7 +150,6 @@ class PredictionAdmin(RecordAdmin):
         "p_geometry",
         "threshold",
         "decision",
-        "reason",
         "overridden",
         "outcome",
         "book",

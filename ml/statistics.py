@@ -31,6 +31,10 @@ class Interval:
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def within(self, least: float, most: float) -> "Interval":
+        """The part of it that lies between two limits of the figure."""
+        return Interval(max(least, self.low), min(most, self.high))
+
 
 def mean(values: Floats) -> float | None:
     """sum(x) / n; over r this is the expectancy. None without values."""

@@ -88,7 +88,7 @@ def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
         "Brier",
         "taken",
         "mean R",
-        caption="±: 95 %, by session. Accuracy at P >= 0.5. Taken: not skipped; R after costs.\n"
+        caption="±: 95 %, by session. Accuracy at P >= 0.5.\nTaken: not skipped; R after costs.\n"
         "Geometry is risk / (risk + reward), no learning.",
     )
     for words, row in rules_of(metrics, algorithm):
