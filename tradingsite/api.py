@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from rest_framework.routers import DefaultRouter
+from rest_framework.routers import SimpleRouter
 
 from ml.api import (
     DriftCheckViewSet,
@@ -20,8 +20,18 @@ from positions.api import (
     TradeViewSet,
     WorkerLeaseViewSet,
 )
+from tradingsite.kit.api import StrictView
 
-router = DefaultRouter()
+
+class SchemaView(StrictView, SpectacularAPIView):
+    """This API as OpenAPI describes it."""
+
+
+class DocsView(StrictView, SpectacularSwaggerView):
+    """The same as a page."""
+
+
+router = SimpleRouter()
 router.register("trades", TradeViewSet)
 router.register("exits", PositionExitViewSet)
 router.register("stop-moves", StopMoveViewSet)
@@ -36,7 +46,7 @@ router.register("performance", PerformanceViewSet)
 router.register("leakage-checks", LeakageCheckViewSet)
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("schema/", SchemaView.as_view(), name="schema"),
+    path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
     path("", include(router.urls)),
 ]

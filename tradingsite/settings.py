@@ -154,11 +154,16 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["tradingsite.kit.permissions.ViewPermissionRequired"],
     "DEFAULT_PAGINATION_CLASS": "tradingsite.kit.pagination.NewestFirstPagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "EXCEPTION_HANDLER": "tradingsite.kit.api.explain",
+    "DEFAULT_THROTTLE_CLASSES": ["tradingsite.kit.throttling.ReadThrottle"],
+    "NUM_PROXIES": 0,  # what a caller writes into X-Forwarded-For is not believed
+    "URL_FORMAT_OVERRIDE": None,
+    "EXCEPTION_HANDLER": "tradingsite.kit.problems.explain",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "PAGE_SIZE": 100,
 }
+API_READS_PER_MINUTE = env_number("API_READS_PER_MINUTE", 600)
+API_ACTS_PER_MINUTE = env_number("API_ACTS_PER_MINUTE", 60)
 SPECTACULAR_SETTINGS = {
     "TITLE": "Trading site API",
     "VERSION": "1",
@@ -166,7 +171,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SERVE_PERMISSIONS": ["tradingsite.kit.permissions.AnyPermissionRequired"],
     "COMPONENT_SPLIT_REQUEST": True,
     # What several columns have under names of their own:
     "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason), "OutcomeEnum": list(Outcome)},

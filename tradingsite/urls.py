@@ -4,6 +4,10 @@ from django.views.generic import RedirectView
 
 from tradingsite.views import SessionConverter, halting, report, reports
 
+handler400 = "tradingsite.errors.bad_request"
+handler404 = "tradingsite.errors.not_found"
+handler500 = "tradingsite.errors.server_error"
+
 register_converter(SessionConverter, "session")
 
 urlpatterns = [

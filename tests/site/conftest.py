@@ -3,6 +3,7 @@ from decimal import Decimal
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.cache import cache
 from django.test import Client
 
 from ml.features import FEATURE_SET
@@ -11,6 +12,12 @@ from positions.models import ExternalPosition, Instrument, OrderIntent, Position
 from tests.factories import MLModelFactory, TradeFactory, features_of
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    """Each test begins without a request counted against anybody."""
+    cache.clear()
 
 
 @pytest.fixture

@@ -86,13 +86,13 @@ def test_an_unknown_query_parameter_is_refused_by_name(prefix: str, rows: Trade,
     for page in (LISTS[prefix], f"{LISTS[prefix]}{row.pk}/"):
         answer = api.get(page, {"sybmol": "AAPL"})
         assert answer.status_code == 400
-        assert "sybmol" in answer.json()
+        assert "sybmol" in answer.json()["errors"]
 
 
 def test_a_value_that_cannot_be_is_refused_by_name(rows: Trade, api: APIClient) -> None:
     answer = api.get("/api/v1/trades/", {"session": "yesterday"})
     assert answer.status_code == 400
-    assert "session" in answer.json()
+    assert "session" in answer.json()["errors"]
 
 
 def test_a_trade_tells_how_its_plan_ended(api: APIClient) -> None:
