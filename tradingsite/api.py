@@ -9,7 +9,6 @@ from ml.api import (
     LeakageCheckViewSet,
     MLModelViewSet,
     PerformanceViewSet,
-    PredictionViewSet,
     TradeFeaturesViewSet,
 )
 from positions.api import (
@@ -19,6 +18,14 @@ from positions.api import (
     StopMoveViewSet,
     TradeViewSet,
     WorkerLeaseViewSet,
+)
+from tradingsite.acting import (
+    AnsweredInstructionViewSet,
+    AskedPredictionViewSet,
+    HaltView,
+    PositionViewSet,
+    ResumeView,
+    SignalView,
 )
 from tradingsite.kit.api import StrictView
 
@@ -33,6 +40,8 @@ class DocsView(StrictView, SpectacularSwaggerView):
 
 router = SimpleRouter()
 router.register("trades", TradeViewSet)
+router.register("positions", PositionViewSet, basename="position")
+router.register("instructions", AnsweredInstructionViewSet)
 router.register("exits", PositionExitViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)
@@ -40,7 +49,7 @@ router.register("instruments", InstrumentViewSet)
 router.register("leases", WorkerLeaseViewSet)
 router.register("features", TradeFeaturesViewSet)
 router.register("models", MLModelViewSet)
-router.register("predictions", PredictionViewSet)
+router.register("predictions", AskedPredictionViewSet)
 router.register("drift-checks", DriftCheckViewSet)
 router.register("performance", PerformanceViewSet)
 router.register("leakage-checks", LeakageCheckViewSet)
@@ -48,5 +57,8 @@ router.register("leakage-checks", LeakageCheckViewSet)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
+    path("signals/", SignalView.as_view(), name="signals"),
+    path("halt/", HaltView.as_view(), name="halt"),
+    path("resume/", ResumeView.as_view(), name="resume"),
     path("", include(router.urls)),
 ]

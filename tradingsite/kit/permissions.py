@@ -16,6 +16,16 @@ class AnyPermissionRequired(BasePermission):
         return bool(request.user.get_all_permissions())
 
 
+def needs(*permissions: str) -> type[BasePermission]:
+    """For what is done or seen with permissions of these names, written app.name."""
+
+    class Needs(BasePermission):
+        def has_permission(self, request: Request, view: "APIView") -> bool:
+            return request.user.has_perms(permissions)
+
+    return Needs
+
+
 class ViewPermissionRequired(DjangoModelPermissions):
     """Reading needs the model's view permission too, in whichever way it is asked for."""
 
