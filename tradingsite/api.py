@@ -27,6 +27,7 @@ from tradingsite.acting import (
     ResumeView,
     SignalView,
 )
+from tradingsite.health import HealthView
 from tradingsite.kit.api import StrictView
 
 
@@ -57,6 +58,7 @@ router.register("leakage-checks", LeakageCheckViewSet)
 urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
+    path("health/", HealthView.as_view(), name="health"),
     path("signals/", SignalView.as_view(), name="signals"),
     path("halt/", HaltView.as_view(), name="halt"),
     path("resume/", ResumeView.as_view(), name="resume"),
