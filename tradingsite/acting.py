@@ -22,14 +22,14 @@ from ml.models import Prediction, TradeFeatures
 from ml.predictor import ModelUnusable
 from positions import instructions
 from positions.api import SYMBOL, InstructionSerializer, InstructionViewSet, OpenPositionViewSet
-from positions.books import is_at_alpaca, is_book
+from positions.books import NAME, is_at_alpaca
 from positions.halting import Halt, halt, halted, resume
 from positions.instructions import Plan
 from positions.models import LIVE_STATUSES, Instruction, Trade
 from positions.words import Side
-from tradingsite.idempotency import HEADER, LONGEST, Answer, answered, keyed, once
+from tradingsite.idempotency import HEADER, KEY, Answer, Contradiction, answered, keyed, once
 from tradingsite.kit.api import StrictView, serializer_of
-from tradingsite.kit.fields import NumberField, PriceField, StrictSerializer, SwitchField, TextField
+from tradingsite.kit.fields import NumberField, PatternField, PriceField, StrictSerializer, SwitchField, TextField
 from tradingsite.kit.permissions import needs
 from tradingsite.kit.throttling import ActThrottle
 
@@ -41,27 +41,16 @@ class NotNow(APIException):
 
 def key_header(*, required: bool) -> OpenApiParameter:
     text = "A key of your own making: a request that is sent again with it acts once, and is answered the same."
-    pattern = {"type": "string", "pattern": rf"^[!-~]{{1,{LONGEST}}}$"}
+    pattern = {"type": "string", "pattern": f"^{KEY}$"}
     return OpenApiParameter(HEADER, pattern, OpenApiParameter.HEADER, required=required, description=text)
 
 
-class KeyedSerializer(StrictSerializer):
-    idempotency_key = TextField(
-        max_length=LONGEST, required=False, help_text=f"For who cannot send the header {HEADER}."
-    )
-
-
-class BookSerializer(KeyedSerializer):
-    book = TextField(max_length=64, required=False, help_text="Without it, that of the BOOK setting.")
-
-    def validate_book(self, book: str) -> str:
-        if not is_book(book):
-            raise serializers.ValidationError("Use simulated, replay:<hash>, paper:<account> or live:<account>.")
-        return book
+class BookSerializer(StrictSerializer):
+    book = PatternField(NAME.pattern, required=False, help_text="Without it, that of the BOOK setting.")
 
 
 class HaltSerializer(BookSerializer):
-    reason = TextField(max_length=200, allow_blank=True, default="")
+    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
     flatten = SwitchField(default=False, help_text="Close every open trade that the rules watch, too.")
 
 
@@ -76,30 +65,33 @@ class HaltedSerializer(serializers.Serializer[Any]):
     flatten = serializers.BooleanField()
 
 
-class CloseSerializer(KeyedSerializer):
-    reason = TextField(max_length=200, allow_blank=True, default="")
+class CloseSerializer(StrictSerializer):
+    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
 
 
-class SignalSerializer(KeyedSerializer):
-    symbol = serializers.RegexField(f"^{SYMBOL}$", max_length=16)
+class SignalSerializer(StrictSerializer):
+    symbol = PatternField(SYMBOL)
     side = serializers.ChoiceField([side.value for side in Side])
     stop = PriceField()
     target = PriceField()
-    reason = TextField(max_length=200, allow_blank=True, default="")
-    secret = TextField(max_length=256, required=False, help_text="An API token, for who cannot send the header.")
+    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
+    idempotency_key = PatternField(KEY, required=False, help_text=f"For who cannot send the header {HEADER}.")
+    secret = TextField(
+        max_length=256, trim_whitespace=False, required=False, help_text="An API token, for who cannot send the header."
+    )
 
-    def validate(self, told: dict[str, Any]) -> dict[str, Any]:
-        if (told["stop"] < told["target"]) is not (told["side"] == Side.LONG):
-            where = "below" if told["side"] == Side.LONG else "above"
-            raise serializers.ValidationError({"stop": [f"The stop of a {told['side']} lies {where} its target."]})
-        return told
+
+#: Models compute in single precision.
+LARGEST = 1e30
 
 
 def _field_of(feature: Feature) -> "serializers.Field[Any, Any, Any, Any]":
     may_lack = feature.name not in ("side", "p_geometry", "reward_to_risk")
     if feature.kind is Kind.CATEGORICAL:
         return serializers.ChoiceField(list(feature.categories), allow_null=may_lack)
-    return NumberField(min_value=feature.low, max_value=feature.high, allow_null=may_lack, help_text=feature.unit)
+    low = -LARGEST if feature.low is None else feature.low
+    high = LARGEST if feature.high is None else feature.high
+    return NumberField(min_value=low, max_value=high, allow_null=may_lack, help_text=feature.unit)
 
 
 #: Every feature that models see; null where it is not known.
@@ -108,12 +100,12 @@ FeaturesSerializer = type(
 )
 
 
-class ByFeaturesSerializer(KeyedSerializer):
+class ByFeaturesSerializer(StrictSerializer):
     features = FeaturesSerializer()
 
 
-class BySymbolSerializer(KeyedSerializer):
-    symbol = serializers.RegexField(f"^{SYMBOL}$", max_length=16, help_text="The features of its newest signal.")
+class BySymbolSerializer(StrictSerializer):
+    symbol = PatternField(SYMBOL, help_text="The features of its newest signal.")
 
 
 class PredictedSerializer(serializers.Serializer[Any]):
@@ -245,6 +237,8 @@ class SignalView(StrictView):
     def post(self, request: Request) -> HttpResponse:
         told = _told(request, SignalSerializer)
         plan = Plan(Side(told["side"]), told["stop"], told["target"])
+        if (plan.stop < plan.target) is not (plan.side is Side.LONG) or plan.stop == plan.target:
+            raise Contradiction("The stop of a long lies below its target, that of a short above it.")
 
         def act() -> Answer:
             by, now = request.user.get_username(), timezone.now()

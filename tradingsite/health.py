@@ -194,6 +194,7 @@ class MetricsView(StrictView):
     permission_classes = (needs(*NEEDED),)
     renderer_classes = (_Prometheus,)
 
+    @extend_schema(responses={(200, "text/plain"): str})
     def get(self, request: Request) -> Response:
         from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
@@ -234,7 +235,7 @@ class _Collector:
         yield _gauge("predictions_looked_at", "Predictions that this figure is of.", {(book,): latency.n})
 
 
-def _gauge(name: str, text: str, values: Mapping[tuple[str, ...], float | None], *labels: str) -> Any:
+def _gauge(name: str, text: str, values: Mapping[Any, float | None], *labels: str) -> Any:
     """A metric of the book; a value that is not known is absent."""
     from prometheus_client.core import GaugeMetricFamily
 

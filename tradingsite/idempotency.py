@@ -18,14 +18,25 @@ from rest_framework.renderers import JSONRenderer
 
 from tradingsite.models import IdempotencyKey
 
-HEADER, FIELD, LONGEST = "Idempotency-Key", "idempotency_key", 128
-KEY = re.compile(rf"[!-~]{{1,{LONGEST}}}")
+HEADER, FIELD = "Idempotency-Key", "idempotency_key"
+KEY = "[!-~]{1,128}"
 KEPT = timedelta(hours=24)
 #: Not part of what a request asks for.
 NOT_ASKED = ("secret", FIELD)
 
 #: Status and body of an answer.
 Answer = tuple[int, Mapping[str, Any]]
+
+
+class Contradiction(APIException):
+    status_code = 422
+    default_code = "contradiction"
+
+
+class KeyMissing(APIException):
+    status_code = 428
+    default_code = "key_missing"
+    default_detail = f"Send a key of your own making as {HEADER}, a new one for each request."
 
 
 class KeyReused(APIException):
@@ -45,16 +56,16 @@ class Request:
 
 def keyed(request: http.Request, told: Mapping[str, Any], *, required: bool) -> Request:
     """The key stands in the header, or in the body of who cannot send headers; `told` is the body, validated. Raises
-    ValidationError."""
+    ValidationError, Contradiction and KeyMissing."""
     assert isinstance(request.user, User)
     in_header, in_body = request.headers.get(HEADER), told.get(FIELD)
-    if in_header and in_body and in_header != in_body:
-        raise ValidationError({FIELD: [f"Differs from the header {HEADER}."]})
-    key = in_header or in_body or None
-    if required and not key:
-        raise ValidationError({HEADER: ["Send a key of your own making, a new one for each request."]})
-    if key and not KEY.fullmatch(key):
-        raise ValidationError({HEADER: [f"Not printable ASCII, without spaces, of at most {LONGEST} characters."]})
+    if None not in (in_header, in_body) and in_header != in_body:
+        raise Contradiction(f"The {FIELD} of the body differs from the header {HEADER}.")
+    key = in_body if in_header is None else in_header
+    if required and key is None:
+        raise KeyMissing
+    if key is not None and not re.fullmatch(KEY, key):
+        raise ValidationError({HEADER: ["Not printable ASCII, without spaces, of at most 128 characters."]})
     asked = {name: value for name, value in told.items() if name not in NOT_ASKED}
     text = json.dumps([request.path, asked], sort_keys=True, default=str)
     return Request(request.user, key, hashlib.sha256(text.encode()).hexdigest())

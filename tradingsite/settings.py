@@ -154,7 +154,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["tradingsite.kit.permissions.ViewPermissionRequired"],
     "DEFAULT_PAGINATION_CLASS": "tradingsite.kit.pagination.NewestFirstPagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["tradingsite.kit.filters.RowFilterBackend"],
     "DEFAULT_THROTTLE_CLASSES": ["tradingsite.kit.throttling.ReadThrottle"],
     "NUM_PROXIES": 0,  # what a caller writes into X-Forwarded-For is not believed
     "URL_FORMAT_OVERRIDE": None,

@@ -55,7 +55,7 @@ def operator(db: None) -> APIClient:
 
 
 def post(client: APIClient, address: str, body: object, key: str | None = "k1", **more: Any) -> HttpResponse:
-    headers = {"Idempotency-Key": key} if key else {}
+    headers = {} if key is None else {"Idempotency-Key": key}
     return client.post(address, body, format="json", headers=headers, **more)
 
 
@@ -136,7 +136,7 @@ def test_an_instruction_tells_what_it_led_to(operator: APIClient, make: Any) -> 
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"side": "short"}, "stop"), ({"stop": 104}, "stop"), ({"side": "buy"}, "side"), ({"symbol": "aapl"}, "symbol"),
+        ({"side": "buy"}, "side"), ({"symbol": "aapl"}, "symbol"),
         ({"stop": "99.5"}, "stop"), ({"stop": True}, "stop"), ({"target": 0}, "target"), ({"target": 1e9}, "target"),
         ({"stpo": 1}, "stpo"),
     ],
@@ -145,6 +145,12 @@ def test_an_instruction_tells_what_it_led_to(operator: APIClient, make: Any) -> 
 def test_a_plan_that_cannot_be_is_refused_by_field(operator: APIClient, change: dict[str, Any], field: str) -> None:
     told = problem_of(post(operator, "/api/v1/signals/", {**SIGNAL, **change}), 400, "invalid")
     assert list(told["errors"]) == [field]
+    assert not Instruction.objects.exists()
+
+
+def test_a_plan_whose_stop_lies_on_the_side_of_its_target_is_refused(operator: APIClient) -> None:
+    for change in ({"side": "short"}, {"stop": 104}, {"stop": 103}, {"side": "short", "stop": 103}):
+        problem_of(post(operator, "/api/v1/signals/", {**SIGNAL, **change}), 422, "contradiction")
     assert not Instruction.objects.exists()
 
 
@@ -209,9 +215,8 @@ class TestKeys:
     def test_what_would_act_twice_needs_one(self, operator: APIClient) -> None:
         TradeFactory(book=BOOK, symbol="AAPL", still_open=True)
         for address in ("/api/v1/positions/AAPL/close/", "/api/v1/signals/"):
-            told = problem_of(post(operator, address, ACTING[address], key=None), 400, "invalid")
-            assert list(told["errors"]) == ["Idempotency-Key"]
-        for key in ("k" * 129, "k 1", "ké"):
+            problem_of(post(operator, address, ACTING[address], key=None), 428, "key_missing")
+        for key in ("k" * 129, "k 1", "ké", ""):
             problem_of(post(operator, "/api/v1/signals/", SIGNAL, key=key), 400, "invalid")
         assert not Instruction.objects.exists()
 
@@ -219,7 +224,7 @@ class TestKeys:
         body = {**SIGNAL, "idempotency_key": "k1"}
         first = post(operator, "/api/v1/signals/", body, key=None)
         assert post(operator, "/api/v1/signals/", SIGNAL, key="k1").content == first.content
-        problem_of(post(operator, "/api/v1/signals/", body, key="k2"), 400, "invalid")
+        problem_of(post(operator, "/api/v1/signals/", body, key="k2"), 422, "contradiction")
 
     def test_an_error_is_not_kept(self, operator: APIClient) -> None:
         problem_of(post(operator, "/api/v1/positions/AAPL/close/", {}), 404, "not_found")

@@ -92,6 +92,27 @@ def test_an_unknown_query_parameter_is_refused_by_name(prefix: str, rows: Trade,
         assert "sybmol" in answer.json()["errors"]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "symbol=",
+        "symbol=KO&symbol=F",
+        "page_size=0",
+        "page_size=1.5",
+        "page_size=1001",
+        "page_size=-1",
+        "cursor=x",
+        "cursor=cD0yMDI0",
+        "trade=1",
+    ],
+)
+def test_a_parameter_that_would_be_ignored_is_refused_by_name(api: APIClient, query: str) -> None:
+    TradeFactory.create_batch(2)
+    answer = api.get(f"/api/v1/trades/?{query}")
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == [query.partition("=")[0]]
+
+
 def test_a_value_that_cannot_be_is_refused_by_name(rows: Trade, api: APIClient) -> None:
     answer = api.get("/api/v1/trades/", {"session": "yesterday"})
     assert answer.status_code == 400
@@ -128,6 +149,7 @@ def test_filters_narrow(rows: Trade, api: APIClient) -> None:
     assert found(session__lte=str(rows.session)) == [rows.pk]
     assert found(signal_at__gte=later.signal_at.isoformat()) == [later.pk]
     assert [row["trade"] for row in api.get("/api/v1/exits/", {"trade": rows.pk}).json()["results"]] == [rows.pk]
+    assert api.get("/api/v1/exits/", {"trade": rows.pk + 1000}).json()["results"] == []
 
 
 def test_pages_are_newest_first_and_lose_or_repeat_nothing_while_rows_are_added(rows: Trade, api: APIClient) -> None:

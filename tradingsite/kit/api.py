@@ -5,18 +5,16 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Model, QuerySet
-from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.serializers import ModelSerializer
 from rest_framework.views import APIView
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
+from tradingsite.kit.filters import RowFilterBackend
+
 TIME_RANGE = ["gte", "lte"]
 DAY_RANGE = ["exact", "gte", "lte"]
-
-_BOOK = OpenApiParameter("book", str, description="Whose rows; without it, those of the BOOK setting.")
 
 
 def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[ModelSerializer[Any]]:
@@ -26,19 +24,24 @@ def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[Mod
 
 
 class StrictView(APIView):
-    """A query parameter that does not exist is an error, not a wish that is ignored."""
+    """A query parameter that does not exist, is empty or is there twice is an error, not a wish that is ignored."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        unknown = sorted(set(request.query_params) - self.known_parameters())
-        if unknown:
-            raise ValidationError({name: ["There is no such query parameter."] for name in unknown})
+        wrong = {
+            name: ["There is no such query parameter."]
+            if name not in self.known_parameters()
+            else ["Give it one value, or leave it out."]
+            for name, values in sorted(request.query_params.lists())
+            if name not in self.known_parameters() or len(values) > 1 or not values[0]
+        }
+        if wrong:
+            raise ValidationError(wrong)
 
     def known_parameters(self) -> set[str]:
         return set()
 
 
-@extend_schema_view(list=extend_schema(parameters=[_BOOK]))
 class ReadOnlyViewSet(StrictView, ReadOnlyModelViewSet[Any]):
     """Rows of one book, where the table has books, newest first.
 
@@ -57,5 +60,5 @@ class ReadOnlyViewSet(StrictView, ReadOnlyModelViewSet[Any]):
     def known_parameters(self) -> set[str]:
         if self.detail:
             return set()
-        filters = DjangoFilterBackend().get_filterset_class(self, self.get_queryset()).base_filters
+        filters = RowFilterBackend().get_filterset_class(self, self.get_queryset()).base_filters
         return {"cursor", "page_size", *filters}

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from math import isfinite
 from typing import Any
 
+from django.core.validators import RegexValidator
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -27,6 +27,14 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class PatternField(TextField):
+    """A text that a regular expression matches from end to end."""
+
+    def __init__(self, pattern: str, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+        self.validators.append(RegexValidator(rf"^(?:{pattern})\Z", "Not of the form that it must have."))
+
+
 class SwitchField(serializers.BooleanField):
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
@@ -37,9 +45,9 @@ class SwitchField(serializers.BooleanField):
 @extend_schema_field(OpenApiTypes.DOUBLE)
 class NumberField(serializers.FloatField):
     def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float) or abs(data) > 1e300 or not isfinite(data):
+        if isinstance(data, bool) or not isinstance(data, int | float):
             raise serializers.ValidationError("Not a number.")
-        return float(data)
+        return super().to_internal_value(data)
 
 
 @extend_schema_field({"type": "number", "minimum": float(CENT_OF_A_CENT), "maximum": HIGHEST_PRICE})

@@ -1,6 +1,8 @@
-"""What drf-spectacular cannot know of this API: its errors, and that unknown fields are refused."""
+"""What drf-spectacular cannot know of this API: its errors, and that unknown fields and empty values are refused."""
 
 from typing import Any
+
+from tradingsite.kit.filters import LARGEST_ID
 
 PROBLEM = {
     "type": "object",
@@ -27,7 +29,8 @@ OF_ACTS = {
     "404": "There is no such thing.",
     "409": "It cannot be done as things are.",
     "415": "The body is no JSON.",
-    "422": "The idempotency key stands for another request.",
+    "428": "It needs an idempotency key.",
+    "422": "The fields contradict each other, or the idempotency key stands for another request.",
 }
 
 
@@ -40,6 +43,15 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
             schema["additionalProperties"] = False
     for path, operations in result["paths"].items():
         for method, operation in operations.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "book":
+                    parameter["description"] = "Whose rows; without it, those of the BOOK setting."
+                schema = parameter["schema"]
+                if schema["type"] == "string":
+                    schema.setdefault("minLength", 1)
+                elif parameter["in"] == "query":
+                    schema.setdefault("minimum", 0)
+                    schema.setdefault("maximum", LARGEST_ID)
             more = OF_ACTS if method == "post" else OF_ROWS if "{" in path else {}
             for status, text in {**EVERYWHERE, **more}.items():
                 content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
