@@ -224,6 +224,7 @@ class Prediction(models.Model):
     class Meta:
         db_table = "ml_predictions"
         ordering = ["-predicted_at", "-id"]
+        permissions = [("ask_model", "Can ask the model about features")]
         constraints = [
             models.UniqueConstraint(fields=["book", "signal_key", "model"], name="prediction_once_a_signal_and_model"),
             allowed("mode", PredictionMode, "prediction_mode"),

@@ -8,7 +8,16 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
-from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from positions.models import (
+    ExternalPosition,
+    Instruction,
+    Instrument,
+    OrderIntent,
+    PositionExit,
+    StopMove,
+    Trade,
+    WorkerLease,
+)
 from tradingsite.kit.admin import BookFilter, RecordAdmin, TableAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
@@ -190,6 +199,15 @@ class ExternalPositionAdmin(RecordAdmin):
 
     def has_adopt_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("positions.change_externalposition")
+
+
+@admin.register(Instruction)
+class InstructionAdmin(RecordAdmin):
+    when_empty = "Nothing was asked of the trading process yet: the API takes signals and closes (docs/api.md)."
+    list_display = ("asked_at", "kind", "symbol", "side", "state", "answer", "asked_by", "expires_at", "book")
+    list_filter = (BookFilter, ("kind", ChoicesDropdownFilter), ("state", ChoicesDropdownFilter))
+    search_fields = ("symbol__exact", "signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(WorkerLease)

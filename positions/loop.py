@@ -83,6 +83,7 @@ class TradingLoop:
         self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
         self._excursions = Excursions(len(desk.bank.universe))
+        self._considered: set[str] = set()
         desk.execution.closing_listeners.append(self._measure)
         desk.execution.entered_listeners.append(self._follow)
         desk.execution.closed_listeners.append(self._count_result)
@@ -91,6 +92,7 @@ class TradingLoop:
         self._desk.bank.open_session(session, length, history)
         self._desk.market.open_session()
         self._results = Results()
+        self._considered.clear()
         for trade in self._desk.store.closed_trades(session.day):
             self._results.add(trade)
         self._ledger.open_session(session)
@@ -131,7 +133,7 @@ class TradingLoop:
         self._end_plans(self._ledger.on_bar(batch))
         for signal in self._signals():
             with desk.isolate(signal.key):
-                self._consider(signal)
+                self.consider(signal)
 
     def revise_bar(self, batch: BarBatch) -> None:
         """The last bar of some symbols was corrected; `remember` was called before that bar."""
@@ -234,11 +236,17 @@ class TradingLoop:
             given[signal.key] = signal
         return list(given.values())
 
-    def _consider(self, signal: Signal) -> None:
+    def consider(self, signal: Signal) -> str:
+        """Have a signal's features stored and its odds predicted, and enter it unless something is against it; returns
+        what is, "" if an entry order works."""
+        if signal.key in self._considered:
+            return "given_already"
+        self._considered.add(signal.key)
         desk = self._desk
         opinion = desk.adviser.on_signal(signal, desk.bank)
-        reason = "" if opinion.take else opinion.reason
-        desk.adviser.on_decision(signal, reason or self._enter(signal))
+        reason = ("" if opinion.take else opinion.reason) or self._enter(signal)
+        desk.adviser.on_decision(signal, reason)
+        return reason
 
     def _day(self, account: Account, now: datetime) -> DayView:
         desk, results = self._desk, self._results
@@ -287,7 +295,7 @@ class TradingLoop:
             signal_key=signal.key,
             symbol=signal.symbol,
             side=signal.side,
-            strategy=self._strategy_name,
+            strategy=signal.source or self._strategy_name,
             feed=desk.feed,
             session=signal.session,
             exit_settings_hash=exits.hash,

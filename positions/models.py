@@ -1,5 +1,6 @@
 """What is stored about positions. Every row belongs to one book; prices and money are Decimal, times aware UTC."""
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,8 @@ from positions.words import (
     ExitReason,
     ExitStatus,
     Feed,
+    InstructionKind,
+    InstructionState,
     IntentStatus,
     IntentStep,
     Outcome,
@@ -320,6 +323,58 @@ class ExternalPosition(models.Model):
 
     def __str__(self) -> str:
         return f"{self.quantity} {self.symbol}"
+
+
+class Instruction(models.Model):
+    """What somebody asks of the process that trades a book, which alone sends orders. Not taken until `expires_at`, it
+    is never carried out. `answer` says what came of it in a word, `signal_key` whose features, predictions and trade
+    it led to."""
+
+    book = book_field()
+    kind = word_field(InstructionKind)
+    symbol = models.CharField(max_length=16)
+    side = word_field(Side, null=True, help_text="of a signal")
+    stop = price_field(null=True, help_text="of a signal")
+    target = price_field(null=True, help_text="of a signal")
+    reason = models.CharField(max_length=200, blank=True, help_text="in the words of who asked")
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    state = word_field(InstructionState, default=InstructionState.WAITING)
+    taken_at = models.DateTimeField(null=True)
+    answered_at = models.DateTimeField(null=True)
+    answer = models.CharField(max_length=64, blank=True)
+    signal_key = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        db_table = "instructions"
+        ordering = ["-asked_at", "-id"]
+        permissions = [
+            ("send_signal", "Can have signals traded"),
+            ("close_position", "Can have positions closed"),
+            ("halt_trading", "Can halt and resume entries"),
+        ]
+        constraints = [
+            allowed("kind", InstructionKind, "instruction_kind"),
+            allowed("state", InstructionState, "instruction_state"),
+            models.CheckConstraint(
+                condition=Q(kind=InstructionKind.CLOSE, side__isnull=True, stop__isnull=True, target__isnull=True)
+                | Q(kind=InstructionKind.SIGNAL, side__in=list(Side), stop__gt=0, target__gt=0),
+                name="instruction_signal_has_a_plan",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-asked_at", "-id"], name="instruction_newest_of_a_book"),
+            models.Index(fields=["book"], condition=Q(state=InstructionState.WAITING), name="instruction_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.symbol}"
+
+    def state_at(self, now: datetime) -> InstructionState:
+        """The state at a moment (aware UTC): what waits too long has expired, whether anybody has noted it or not."""
+        late = self.state == InstructionState.WAITING and now >= self.expires_at
+        return InstructionState.EXPIRED if late else InstructionState(self.state)
 
 
 class WorkerLease(models.Model):

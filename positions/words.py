@@ -82,6 +82,24 @@ class IntentStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+class InstructionKind(StrEnum):
+    """`close`: get out of a symbol's position. `signal`: consider a plan as one of the strategy's own."""
+
+    CLOSE = "close"
+    SIGNAL = "signal"
+
+
+class InstructionState(StrEnum):
+    """`taken`: the trading process is at it, or ended while it was. `accepted`: an exit has begun, or an entry order
+    works. `expired`: nobody took it in time, and nobody will."""
+
+    WAITING = "waiting"
+    TAKEN = "taken"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+
+
 class Feed(StrEnum):
     SIP = "sip"
     IEX = "iex"

@@ -36,6 +36,7 @@ CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", "")
 
 HTTPS = env_bool("HTTPS", False)
 SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # asked from beside the process, without TLS
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -171,12 +172,18 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["tradingsite.kit.permissions.ViewPermissionRequired"],
     "DEFAULT_PAGINATION_CLASS": "tradingsite.kit.pagination.NewestFirstPagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "EXCEPTION_HANDLER": "tradingsite.kit.api.explain",
+    "DEFAULT_FILTER_BACKENDS": ["tradingsite.kit.filters.RowFilterBackend"],
+    "DEFAULT_THROTTLE_CLASSES": ["tradingsite.kit.throttling.ReadThrottle"],
+    "NUM_PROXIES": 0,  # what a caller writes into X-Forwarded-For is not believed
+    "URL_FORMAT_OVERRIDE": None,
+    "EXCEPTION_HANDLER": "tradingsite.kit.problems.explain",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "PAGE_SIZE": 100,
 }
+API_READS_PER_MINUTE = env_number("API_READS_PER_MINUTE", 600)
+API_ACTS_PER_MINUTE = env_number("API_ACTS_PER_MINUTE", 60)
 SPECTACULAR_SETTINGS = {
     "TITLE": "Trading site API",
     "VERSION": "1",
@@ -184,8 +191,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SERVE_PERMISSIONS": ["tradingsite.kit.permissions.AnyPermissionRequired"],
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "tradingsite.kit.schema.add_problems",
+    ],
     # What several columns have under names of their own:
     "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason), "OutcomeEnum": list(Outcome)},
 }

@@ -22,7 +22,7 @@ HALTING = ("halt", "flatten", "resume")
 
 
 @staff_member_required
-@permission_required("positions.change_trade", raise_exception=True)
+@permission_required("positions.halt_trading", raise_exception=True)
 @require_POST
 def halting(request: HttpRequest) -> HttpResponse:
     """The kill switch on the dashboard: `halt`, `flatten` or `resume` a book."""
