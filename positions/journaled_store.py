@@ -109,16 +109,16 @@ class JournaledStore:
 
     # -- writes
 
-    def insert(self, *rows: Row) -> None:
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
         if isinstance(rows[0], Trade):
             if self.down:
                 raise StoreUnavailable("the database does not answer: no entries until it does")
             try:
-                self._store.insert(*rows)
+                self._store.insert(*rows, changes=changes)
             except StoreUnavailable as error:
                 self._lost(error)
                 raise
-        elif not self._reached(lambda: self._store.insert(*rows)):
+        elif not self._reached(lambda: self._store.insert(*rows, changes=changes)):
             mine = self.live[rows[0].trade.symbol]
             for row in rows:
                 check_unclaimed(mine, row)

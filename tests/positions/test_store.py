@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, OperationalError
 
+from positions import store as store_module
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.store import Duplicate, MemoryStore, OrmStore, StoreUnavailable
 from positions.words import ExitReason, ExitStatus, IntentStep, Outcome, Side, StopMoveStatus, TradeStatus
@@ -270,7 +271,7 @@ def test_a_database_that_does_not_answer_is_told_from_a_row_that_is_wrong(monkey
         raise OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Trade, "save", down)
+        broken.setattr(store_module, "run", down)
         with pytest.raises(StoreUnavailable):
             store.insert(trade)
     assert store.live == {}
