@@ -4,8 +4,9 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
+from itertools import starmap
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from django.db.models import Q
 from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
-from positions.statements import Done, Statement, change, insertion, run
+from positions.statements import Statement, Untouched, change, insertion, run
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
@@ -160,6 +161,8 @@ def _reaching_the_database() -> Iterator[None]:
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
         yield
+    except Untouched as error:
+        raise Duplicate("another process has written here since") from error
     except IntegrityError as error:
         if _is_unique_violation(error):
             raise Duplicate(str(error)) from error
@@ -247,39 +250,38 @@ class OrmStore:
             detach(self.live, row)
 
     def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
-        with _reaching_the_database(), transaction.atomic():
-            if isinstance(rows[0], Trade):
-                _inserted(rows[:1], run(insertion(rows[0])))
-                _inserted(rows[1:], run(*map(_inserting, rows[1:])))
-            else:
-                self._insert(rows[0].trade, rows, changes)
+        first = rows[0]
         for row in rows:
+            if not isinstance(row, Trade):
+                row.trade = row.trade  # takes over a key that the trade got since
+        with _reaching_the_database():
+            if isinstance(first, Trade):
+                keys = run(insertion(first), *(insertion(row, parent="trade") for row in rows[1:]))
+            else:
+                keys = run(*self._known(first.trade), *starmap(_saving, changes), *map(insertion, rows))
+        for row, key in zip(rows, keys, strict=True):
+            row.pk, row._state.adding = key, False
+            if not isinstance(row, Trade):
+                row.trade = row.trade
             attach(self.live, row)
 
-    def _insert(self, trade: Trade, rows: Sequence[Row], changes: Sequence[Change]) -> None:
-        """Raises Duplicate unless the trade is live and its journal is the one in memory. Locks the trade."""
+    def _known(self, trade: Trade) -> tuple[Statement, Statement]:
+        """Find the trade live, and lock it; then its journal as it is in memory."""
         lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
-        live, journaled, *done = run(
-            Statement(f'SELECT "id" FROM "trades" WHERE "id" = %s AND {_IS_LIVE}{lock}', (trade.pk,)),
-            Statement('SELECT COUNT(*) FROM "order_intents" WHERE "trade_id" = %s', (trade.pk,)),
-            *(_saving(row, fields) for row, fields in changes),
-            *map(_inserting, rows),
-        )
-        if live.first is None:
-            raise Duplicate(f"{trade.signal_key} is over")
         known = len(self.live[trade.symbol].intents)
-        if journaled.first != (known,):
-            raise Duplicate(f"{trade.signal_key} has other orders in its journal than the {known} that are known here")
-        _check_saved(changes, done)
-        _inserted(rows, done[len(changes) :])
+        return (
+            Statement(f'SELECT "id" FROM "trades" WHERE "id" = %s AND {_IS_LIVE}{lock}', (trade.pk,)),
+            Statement(
+                'SELECT 1 WHERE %s = (SELECT COUNT(*) FROM "order_intents" WHERE "trade_id" = %s)', (known, trade.pk)
+            ),
+        )
 
     def update(self, row: Row, *fields: str) -> None:
         self.update_all([(row, fields)])
 
     def update_all(self, changes: Sequence[Change]) -> None:
-        one_statement = len(changes) == 1
-        with _reaching_the_database(), nullcontext() if one_statement else transaction.atomic():
-            _check_saved(changes, run(*(_saving(row, fields) for row, fields in changes)))
+        with _reaching_the_database():
+            run(*starmap(_saving, changes))
         for row, _ in changes:
             detach(self.live, row)
 
@@ -347,25 +349,6 @@ class OrmStore:
             Trade.objects.bulk_update(trades, _OF_THE_PLAN)
 
 
-def _inserting(row: Row) -> Statement:
-    if not isinstance(row, Trade):
-        row.trade_id = row.trade.pk
-    return insertion(row)
-
-
-def _inserted(rows: Sequence[Row], done: Sequence[Done]) -> None:
-    for row, each in zip(rows, done, strict=True):
-        assert each.first is not None
-        (row.pk,), row._state.adding = each.first, False
-
-
-def _check_saved(changes: Sequence[Change], done: Sequence[Done]) -> None:
-    """Raises Duplicate for one that touched nothing."""
-    for (row, _), each in zip(changes, done, strict=False):
-        if not each.rows:
-            raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
-
-
 def _put(row: Row, same: "models.QuerySet[Any]") -> None:
     """Insert a row, or write it over what is stored of it unless that is further."""
     stored = same.order_by("id").first()
@@ -378,7 +361,8 @@ def _put(row: Row, same: "models.QuerySet[Any]") -> None:
 
 def _overwrite(row: Row) -> None:
     fields = tuple(field.name for field in row._meta.concrete_fields if field.name not in _OF_THE_DECISION)
-    run(_saving(row, fields))
+    with suppress(Untouched):
+        run(_saving(row, fields))
 
 
 def _claims_the_same(row: PositionExit | StopMove) -> Q:
