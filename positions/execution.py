@@ -6,7 +6,8 @@ order is sent only after looking at position and orders, with an id that the sam
 outcome is looked up before anything is sent again.
 
 An intent is stored before its order is sent. What is heard of an order can be asked again after any crash: it is
-stored with the next intent, with the end of the trade, or at the end of the job.
+stored with the next intent, with the end of the trade, or at the end of the job; of an entry or exit that was just
+sent, with the news of it.
 """
 
 import hashlib
@@ -212,11 +213,11 @@ class Execution:
 
     def enter(self, trade: Trade) -> bool:
         """Send the entry order of a new trade. False if the signal was acted on before or a position is open."""
-        return self._run(trade.symbol, self._enter(trade)) and trade.status != TradeStatus.CANCELLED
+        return self._run(trade.symbol, self._enter(trade), save=False) and trade.status != TradeStatus.CANCELLED
 
     def exit(self, mine: LiveTrade, decision: ExitDecision, price: float) -> bool:
         """Claim the exit of a trade and start it. False if an exit is under way already."""
-        return self._run(mine.trade.symbol, self._claim_exit(mine, decision, price))
+        return self._run(mine.trade.symbol, self._claim_exit(mine, decision, price), save=False)
 
     def move_to_breakeven(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> bool:
         """Tighten the stop. False if the broker refused, now or before, or a move is owed already."""
@@ -234,13 +235,20 @@ class Execution:
             changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=None, error=str(error))
-            return False
+            changed = []
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
                 with self.isolate(order.symbol):
-                    self._run(order.symbol, self._order_changed(mine, intent, order))
+                    self._run(order.symbol, self._order_changed(mine, intent, order), save=False)
+        self.save()
         return bool(changed)
+
+    def save(self) -> None:
+        """Store what was heard and is not stored yet."""
+        for mine in [each for each in self._store.live.values() if each.unsaved]:
+            with self.isolate(mine.trade.symbol):
+                self._run(mine.trade.symbol, self._save(mine))
 
     def resume(self) -> None:
         """Take up what is owed: exits that wait, orders whose outcome is unknown, stops that are missing."""
@@ -290,7 +298,7 @@ class Execution:
 
     # -- performing steps
 
-    def _run(self, symbol: str, steps: Steps) -> bool:
+    def _run(self, symbol: str, steps: Steps, *, save: bool = True) -> bool:
         """Perform a job. False where another process, the broker or the database broke it off: then it is owed."""
         done = False
         try:
@@ -301,9 +309,8 @@ class Execution:
                 done = True
             except BrokerError as error:
                 log.warning("broker_call_failed", symbol=symbol, error=str(error))
-            mine = self._store.live.get(symbol)
-            if mine is not None and mine.unsaved:
-                self._perform(Update(mine.take_unsaved()))
+            if save and symbol in self._store.live:
+                self._drive(self._save(self._store.live[symbol]))
         except (Duplicate, StoreUnavailable) as error:
             log.info("job_broken_off", symbol=symbol, error=str(error))
             self._reread.add(symbol)
@@ -315,6 +322,11 @@ class Execution:
         if not done:
             self.owed.add(symbol)
         return done
+
+    @staticmethod
+    def _save(mine: LiveTrade) -> Steps:
+        if mine.unsaved:
+            yield Update(mine.take_unsaved())
 
     def _drive(self, steps: Steps) -> None:
         with suppress(StopIteration):

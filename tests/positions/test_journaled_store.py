@@ -192,6 +192,7 @@ def test_a_process_killed_in_the_middle_of_an_exit_is_taken_over_from_its_journa
 def test_a_journal_torn_at_any_byte_of_its_last_line_keeps_the_lines_before(in_trade, folder):
     with database_down():
         in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+        in_trade.execution.save()
     (path,) = folder.glob(f"*{SUFFIX}")
     whole = path.read_bytes()
     *before, last = whole.splitlines(keepends=True)
