@@ -134,10 +134,12 @@ VISIBLE_WITHIN = timedelta(seconds=30)
 POSITIONS_LAG = timedelta(seconds=10)
 #: A cancelled order gives its shares back within milliseconds as a rule: looked for so often, with a pause between.
 RELEASE_LOOKS, RELEASE_PAUSE = 5, timedelta(seconds=0.2)
+#: Shares that are shown free for so long are not held by a stop any more, though the end of that is not shown yet.
+FREE_FOR = timedelta(seconds=4)
 #: A stop move that is refused for now (after hours, say) is asked for again after it.
 MOVE_PAUSE = timedelta(seconds=30)
-#: Shares that stand longer than this without a stop or a closing order are an alarm.
-LONGEST_UNPROTECTED = timedelta(seconds=10)
+#: Shares that stand longer than this without a stop or a closing order are an alarm, raised within ten seconds.
+LONGEST_UNPROTECTED = timedelta(seconds=8)
 #: Exits a trade may cost, and stops that may be refused: beyond it more orders will not mend what is wrong.
 MOST_ATTEMPTS = 6
 #: Stops a trade may cost in all, those that follow a filling entry too.
@@ -460,8 +462,13 @@ class Execution:
             return
         self.owed.add(trade.symbol)
         yield from self._end_orders(mine)
-        if trade.status not in LIVE_STATUSES or any(intent.status not in _OVER for intent in mine.intents):
+        if trade.status not in LIVE_STATUSES:
             return
+        if any(intent.status not in _OVER for intent in mine.intents):
+            free = yield from self._seem_free(mine)
+            if not free:
+                return
+        mine.free_since = None
         quantity = yield from self._free_shares(mine)
         if not quantity:
             return
@@ -495,6 +502,18 @@ class Execution:
                 if intent.status in _OVER:
                     break
                 yield Wait()
+
+    def _seem_free(self, mine: LiveTrade) -> Generator[Step, Any, bool]:
+        """Whether the view of orders lags: no stop holds a share any more, and has not for a while."""
+        if any(i.status not in _OVER and i.step not in _PROTECTING for i in mine.intents):
+            return False
+        held, available = yield from self._held(mine)
+        if not held or available < held:
+            mine.free_since = None
+            return False
+        mine.free_since = mine.free_since or self._clock.now()
+        mine.unprotected_since = mine.unprotected_since or mine.free_since
+        return self._clock.now() - mine.free_since >= FREE_FOR
 
     def _free_shares(self, mine: LiveTrade) -> Generator[Step, Any, int]:
         """How many shares may be sold now: no more than are held, and than our fills leave. 0: none yet."""

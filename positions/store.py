@@ -43,13 +43,14 @@ class LiveTrade:
 
     `alarmed`: the alarm that was raised last, "" for none. `sold_by_others`: shares that were bought and are neither
     held nor sold by us. `unsaved`: what the next write takes along. `last_price`: the broker's. Times are None where
-    the thing is not so: shares stand without a stop or a closing order since, the broker shows no position since, a
-    stop move is to be tried again at.
+    the thing is not so: shares stand without a stop or a closing order since, are shown free although a stop seems to
+    work since, the broker shows no position since, a stop move is to be tried again at.
     """
 
     __slots__ = (
         "alarmed",
         "exit",
+        "free_since",
         "intents",
         "last_price",
         "missing_since",
@@ -70,6 +71,7 @@ class LiveTrade:
         self.moves: list[StopMove] = []
         self.unsaved: list[Change] = []
         self.unprotected_since: datetime | None = None
+        self.free_since: datetime | None = None
         self.alarmed = ""
         self.sold_by_others = 0
         self.missing_since: datetime | None = None

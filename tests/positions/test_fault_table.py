@@ -171,7 +171,12 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     30: (
         "orders and positions disagree",
-        (BEHIND, f"{HTTP}::test_orders_that_are_seen_too_late_to_leave_in_time_are_an_alarm", ENUMERATED),
+        (
+            BEHIND,
+            f"{HTTP}::test_an_exit_that_does_not_see_its_stop_end_goes_by_the_shares_that_are_free",
+            f"{HTTP}::test_an_exit_that_sees_neither_orders_nor_positions_in_time_is_an_alarm",
+            ENUMERATED,
+        ),
     ),
     31: (
         "two monitors",
