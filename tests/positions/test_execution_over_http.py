@@ -172,15 +172,17 @@ def test_an_exit_that_does_not_see_its_stop_end_goes_by_the_shares_that_are_free
 
 def test_an_exit_that_sees_neither_orders_nor_positions_in_time_is_an_alarm(desk):
     desk.hold()
-    desk.alpaca.arm(Fault.STALE, "GET /v2/*", count=None, seconds=15)
+    desk.alpaca.arm(Fault.STALE, "GET /v2/orders*", count=None, seconds=15)
+    desk.alpaca.arm(Fault.SERVER_ERROR, POSITIONS, count=None)
     with capture_logs() as logs:
         desk.leave()
         desk.run(10)
     assert alarms(logs) == ["exit_held_up"]
+    desk.alpaca.control("DELETE", "faults")
     desk.run(40)
     assert desk.wrong() == []
     assert has_left(desk)
-    assert desk.longest_naked <= timedelta(seconds=15 + 10), "the lag, and a tick"
+    assert desk.longest_naked <= timedelta(seconds=10 + 5 + 10), "the outage, its pause and a tick"
 
 
 VENUE = [
