@@ -138,6 +138,8 @@ RELEASE_LOOKS, RELEASE_PAUSE = 5, timedelta(seconds=0.2)
 FREE_FOR = timedelta(seconds=4)
 #: A stop move that is refused for now (after hours, say) is asked for again after it.
 MOVE_PAUSE = timedelta(seconds=30)
+#: Trades that are looked at one after the other share a listing of orders for so long.
+SHOWN_FOR = timedelta(seconds=2)
 #: Shares that stand longer than this without a stop or a closing order are an alarm, raised within ten seconds.
 LONGEST_UNPROTECTED = timedelta(seconds=8)
 #: Exits a trade may cost, and stops that may be refused: beyond it more orders will not mend what is wrong.
@@ -210,6 +212,9 @@ class Execution:
         #: Symbols whose trade waits for something that no event will announce; everything after a start.
         self.owed: set[str] = set(store.live)
         self._reread: set[str] = set()
+        #: Working orders that were read a moment ago, None where the job under way has changed some since.
+        self._shown: Listing[Order] | None = None
+        self._read: tuple[datetime, Listing[Order]] | None = None
 
     # -- what others ask for
 
@@ -254,13 +259,26 @@ class Execution:
 
     def resume(self) -> None:
         """Take up what is owed: exits that wait, orders whose outcome is unknown, stops that are missing."""
-        for symbol in sorted(self.owed):
+        owed, self._read = sorted(self.owed), None
+        for symbol in owed:
             self.owed.discard(symbol)
             if symbol in self._store.live:
                 mine = self._store.live[symbol]
                 with self.isolate(symbol):
+                    self._shown = self._read_once() if len(owed) > 1 else None
                     self._run(symbol, self._resume(mine))
+                self._shown = None
                 self._alarm(mine)
+
+    def _read_once(self) -> Listing[Order] | None:
+        """The working orders, for trades that are looked at one after the other, each once."""
+        now = self._clock.now()
+        if self._read is None or not timedelta(0) <= now - self._read[0] <= SHOWN_FOR:
+            try:
+                self._read = now, self._perform(ReadOrders())
+            except BrokerError:
+                return None
+        return self._read[1]
 
     def compare(self, positions: Listing[Position], orders: Listing[Order]) -> None:
         """Hold what the broker shows against what is known; a trade that looks otherwise is owed a look."""
@@ -366,7 +384,19 @@ class Execution:
             case Wait():
                 return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
             case _:
-                return self._ask(step)
+                known = self._known(step)
+                return self._ask(step) if known is None else known
+
+    def _known(self, step: BrokerStep) -> Listing[Order] | Order | None:
+        """What the listing of a moment ago says, None where it does not."""
+        shown = self._shown
+        if isinstance(step, Send | Replace | Cancel):
+            self._shown = None
+        elif shown is not None and isinstance(step, ReadOrders):
+            return shown
+        elif shown is not None and isinstance(step, FindOrder) and step.client_order_id not in shown.unreadable:
+            return shown.get(step.client_order_id)
+        return None
 
     def _ask(self, step: BrokerStep) -> Any:
         match step:

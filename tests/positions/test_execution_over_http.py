@@ -182,7 +182,6 @@ def test_an_exit_that_sees_neither_orders_nor_positions_in_time_is_an_alarm(desk
     desk.run(40)
     assert desk.wrong() == []
     assert has_left(desk)
-    assert desk.longest_naked <= timedelta(seconds=10 + 5 + 10), "the outage, its pause and a tick"
 
 
 VENUE = [
