@@ -220,7 +220,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         "bars stale",
         (
             f"{FEED}::test_symbols_grow_stale_without_bars_each_by_itself",
-            f"{MONITORS}::test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act",
+            f"{MONITORS}::test_while_the_whole_feed_is_frozen_no_rule_acts_and_the_stop_stays",
         ),
     ),
     39: (
@@ -257,13 +257,14 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         "halt and reopening",
         (
             "positions/test_alpaca_server.py::test_during_a_halt_orders_wait_and_stops_elect_at_the_reopening",
-            f"{MONITORS}::test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act",
+            f"{MONITORS}::test_through_a_halt_nothing_is_sold_and_after_the_reopening_the_trade_is_left_once",
         ),
     ),
     44: (
         "close, early close, holiday",
         (
             f"{MONITORS}::test_everything_is_closed_five_minutes_before_the_session_ends_even_without_bars",
+            f"{TRADER}::test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session",
             "site/test_plan_fidelity.py::"
             "test_on_simulated_sessions_with_an_early_close_every_trade_left_alone_ends_as_its_plan",
         ),
@@ -321,6 +322,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     54: (
         "settings changed in a trade",
         (
+            f"{MONITORS}::test_settings_changed_in_a_trade_hold_from_the_next_tick_and_leave_its_plan_as_it_was",
             f"{MONITORS}::test_a_switch_that_is_turned_off_is_off_from_the_next_tick",
             "positions/test_rules.py::test_the_settings_hash_changes_with_any_number",
         ),
