@@ -21,6 +21,9 @@ TRADER = "positions/test_trader.py"
 RECONCILE = "positions/test_reconcile.py"
 COMMAND = "site/test_trade_command.py"
 
+DATABASE_AWAY = (
+    "site/test_trade_without_database.py::test_exits_happen_while_the_database_is_away_and_are_stored_once_it_is_back"
+)
 KILLED_AT_CALLS = f"{KILLS}::test_a_process_killed_before_and_after_each_of_its_calls_leaves_all_to_the_next"
 ENUMERATED = f"{WORLD}::test_no_fault_and_no_pair_of_faults_at_any_call_does_harm"
 ON_THE_WAY = f"{HTTP}::test_a_call_that_is_lost_or_refused_on_the_way_delays_and_changes_nothing"
@@ -193,6 +196,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
             f"{JOURNAL}::test_an_exit_decided_and_done_while_the_database_is_down_is_stored_once_with_its_reason",
             f"{JOURNAL}::test_no_entry_is_made_while_the_database_is_down_nor_before_the_journal_is_stored",
             f"{KILLS}::test_a_process_killed_at_any_call_while_the_database_is_down_leaves_its_journal_to_the_next",
+            DATABASE_AWAY,
             ENUMERATED,
         ),
     ),
@@ -201,6 +205,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         (
             f"{JOURNAL}::test_an_exit_does_not_wait_for_a_row_that_somebody_holds_locked",
             f"{JOURNAL}::test_an_exit_does_not_wait_for_a_database_that_somebody_holds_locked",
+            DATABASE_AWAY,
         ),
     ),
     35: (
