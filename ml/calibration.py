@@ -1,6 +1,5 @@
 """From a model's raw score to a probability, in plain numbers that need no library to apply."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 ISOTONIC_FROM_ROWS = 2000  # below, Platt was better at every measured size: isotonic overfits and ties ranks
 WEAKEST_PENALTY = 1e6  # changes no figure, but keeps the slope of constant scores defined
+GRADIENT = 1e-6  # of the summed log-loss, at which a fit is done
 
 Floats = NDArray[np.float64]
 
@@ -81,21 +81,31 @@ def fit_platt(p: Floats, won: NDArray[np.bool_]) -> Platt:
 
     A falling line would turn the model's ranking round; then the level alone is fitted.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     wins, losses = int(won.sum()), int((~won).sum())
     target = np.where(won, (wins + 1) / (wins + 2), 1 / (losses + 2))
-    with warnings.catch_warnings():
-        # On a handful of rows Newton's steps may fail; scikit-learn then goes on by the slower way, and says so.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = LogisticRegression(C=WEAKEST_PENALTY, solver="newton-cholesky", tol=1e-8, max_iter=1000).fit(
-            np.tile(_logit(p), 2)[:, None],
-            np.repeat([1, 0], len(p)),
-            sample_weight=np.concatenate([target, 1 - target]),
+    x, penalty = _logit(p), np.array([1 / WEAKEST_PENALTY, 0.0])
+
+    def loss(line: Floats) -> tuple[float, Floats]:
+        z = line[0] * x + line[1]
+        off = expit(z) - target
+        return (
+            float((np.logaddexp(0, z) - target * z).sum() + (penalty * line**2).sum() / 2),
+            np.array([off @ x, off.sum()]) + penalty * line,
         )
-    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-    return Platt(slope, intercept) if slope > 0 else Platt(0.0, float(_logit(target.mean())))
+
+    def curvature(line: Floats) -> Floats:
+        said = expit(line[0] * x + line[1])
+        weight = said * (1 - said)
+        slant = (weight * x).sum()
+        return np.array([[(weight * x * x).sum() + penalty[0], slant], [slant, weight.sum()]])
+
+    level = float(_logit(target.mean()))
+    fitted = minimize(loss, (0.0, level), jac=True, hess=curvature, method="trust-exact", options={"gtol": GRADIENT})
+    slope, intercept = map(float, fitted.x)
+    return Platt(slope, intercept) if slope > 0 else Platt(0.0, level)
 
 
 def fit_isotonic(p: Floats, won: NDArray[np.bool_]) -> Isotonic:
