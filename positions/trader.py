@@ -188,6 +188,7 @@ class Trader:
                     self._sessions_left -= 1
         finally:
             self._updates.stop()
+            self._desk.execution.save()
 
     @property
     def _is_over(self) -> bool:

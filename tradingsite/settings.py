@@ -113,6 +113,14 @@ TEMPLATES = [
 ]
 
 
+#: Seconds (`tcp_user_timeout`: milliseconds) after which a server whose machine or network is gone counts as gone.
+_PROMPT = {
+    "connect_timeout": 3,
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
 DATABASE_URLS = "use sqlite:///FILE or postgres://USER:PASSWORD@HOST:PORT/NAME"
 
 
@@ -132,7 +140,7 @@ def database(url: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
     elif config["ENGINE"].endswith("postgresql"):
-        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 3}
+        config["OPTIONS"] = {**_PROMPT, **config.get("OPTIONS", {})}
         if env_bool("DATABASE_POOL", True):
             config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 3}
     else:

@@ -15,6 +15,7 @@ from rich.console import Console
 from ml.feature_writer import FeatureWriter
 from ml.serving import Serving
 from positions import leases, live_settings
+from positions.apps import limited_answers
 from positions.broker.alpaca import TradeUpdates, TradingAccess
 from positions.broker.server_clock import StandsStill, server_clock
 from positions.clock import Clock, SystemClock
@@ -285,4 +286,5 @@ def _trade(
         )
         signals.tell(trader.stop)
         screen.print(f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.")
-        trader.run()
+        with limited_answers():
+            trader.run()

@@ -89,6 +89,51 @@ def test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act():
     assert stage.closed().exit_reason == ExitReason.TIME_LIMIT
 
 
+def test_while_the_whole_feed_is_frozen_no_rule_acts_and_the_stop_stays():
+    stage = Stage(ExitSettings())
+    stage.enter()
+    for _ in range(30):
+        stage.bar()
+        stage.loop.tick(stage.now)
+        stage.loop.tick_breakeven()
+    assert PositionExit.objects.count() == 0
+    assert (stage.world.held(), stage.world.protected()) == (200, 200)
+    stage.bar((98.5, 98.5, 98.5, 98.5))
+    assert (stage.closed().exit_reason, stage.closed().exit_price) == (ExitReason.STOP, Decimal("98.5"))
+
+
+@pytest.mark.parametrize(
+    ("reopens_at", "reason"), [(97.0, ExitReason.STOP), (99.5, ExitReason.TIME_LIMIT)], ids=["below the stop", "above"]
+)
+def test_through_a_halt_nothing_is_sold_and_after_the_reopening_the_trade_is_left_once(reopens_at, reason):
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    stage.enter()
+    for _ in range(20):
+        stage.bar(f=FLAT)
+    assert (stage.world.closed, stage.world.held(), stage.world.protected()) == ([], 200, 200)
+    assert PositionExit.objects.count() == 0
+    for _ in range(3):
+        stage.bar((reopens_at,) * 4, FLAT)
+    assert (stage.closed().exit_reason, stage.closed().exit_price) == (reason, Decimal(str(reopens_at)))
+    assert (stage.world.held(), stage.world.exchange.open_orders()) == (0, {})
+
+
+def test_settings_changed_in_a_trade_hold_from_the_next_tick_and_leave_its_plan_as_it_was():
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    trade = stage.enter()
+    plan = ("planned_entry", "initial_stop", "target", "risk_per_share", "planned_quantity", "exit_settings_hash")
+    before = {name: getattr(trade, name) for name in plan}
+    for _ in range(5):
+        stage.bar(FLAT)
+    assert stage.world.closed == []
+    stage.settings = replace(stage.settings, time_limit_minutes=3, breakeven_at_r=0.1, cost_per_share=0.05)
+    for _ in range(2):
+        stage.bar(FLAT)
+    closed = Trade.objects.get()
+    assert (closed.exit_reason, PositionExit.objects.get().evidence["limit_minutes"]) == (ExitReason.TIME_LIMIT, 3)
+    assert {name: getattr(closed, name) for name in plan} == before
+
+
 def test_fifteen_minutes_without_profit_close_the_trade():
     stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
     trade = stage.enter()

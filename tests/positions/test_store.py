@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, OperationalError
 
+from positions import store as store_module
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.store import Duplicate, MemoryStore, OrmStore, StoreUnavailable
 from positions.words import (
@@ -275,7 +276,7 @@ def test_a_database_that_does_not_answer_is_told_from_a_row_that_is_wrong(monkey
         raise OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Trade, "save", down)
+        broken.setattr(store_module, "run", down)
         with pytest.raises(StoreUnavailable):
             store.insert(trade)
     assert store.live == {}
@@ -317,3 +318,27 @@ def test_the_database_refuses_a_trade_that_cannot_be(wrong):
         setattr(trade, name, value)
     with pytest.raises(IntegrityError):
         trade.save()
+
+
+def test_a_row_stored_with_its_new_trade_refers_to_that_very_trade():
+    trade = trade_plan()
+    intent = an_intent(trade)
+    OrmStore("simulated").insert(trade, intent)
+    assert intent.trade is trade
+    assert OrderIntent.objects.get().trade == trade
+
+
+def test_an_order_and_the_changes_it_takes_along_are_stored_together_or_not_at_all():
+    store = OrmStore("simulated")
+    trade = trade_plan()
+    store.insert(trade, an_intent(trade))
+    trade.quantity, trade.stop_price = 10, Decimal(99)
+    store.update(trade, "quantity", "stop_price")
+    trade.stop_price = Decimal(98)
+    with pytest.raises(Duplicate):
+        store.insert(an_intent(trade, "two"), changes=[(trade, ("stop_price",))])
+    assert OrderIntent.objects.count() == 1
+    trade.stop_price = Decimal("99.5")
+    store.insert(an_intent(trade, "two"), changes=[(trade, ("stop_price",))])
+    assert OrderIntent.objects.count() == 2
+    assert Trade.objects.get().stop_price == Decimal("99.5")
