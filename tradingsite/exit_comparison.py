@@ -81,9 +81,9 @@ def compare(
     reference: dict[str, Trade] | None = None
     for variant in wanted:
         trades = closed_trades(feed, replace(options, exits=variant.exits), session_done)
-        by_signal = {trade.signal_key: trade for trade in trades}
         yield _compared(variant, trades, reference)
-        reference = reference or by_signal
+        if reference is None:
+            reference = {trade.signal_key: trade for trade in trades}
 
 
 def closed_trades(feed: ReplayFeed, options: ReplayOptions, session_done: Callable[[], None]) -> list[Trade]:
