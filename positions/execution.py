@@ -173,6 +173,8 @@ _RESULT_FIELDS = (
     "fees",
     "pnl",
     "r_multiple",
+    "mae_r",
+    "mfe_r",
     "outcome",
     "status",
     "exit_reason",
@@ -186,8 +188,8 @@ class Execution:
 
     `installation` and the book make order ids that no other installation gives. `cost_per_share` is what fills are
     taken to cost in dollars a share and side; where there are `fee_rates`, a trade that ends is charged these instead.
-    `entered_listeners` hear of every entry, and again where it fills further; `closed_listeners` of every trade that
-    ends.
+    `entered_listeners` hear of every entry, and again where it fills further; `closing_listeners` of every trade that
+    has been closed, before that is stored, and `closed_listeners` once it is.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class Execution:
         self._fee_rates = fee_rates
         self.isolate: Isolate = nullcontext
         self.entered_listeners: list[Callable[[Trade], None]] = []
+        self.closing_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
         self._id_prefix = f"{installation}.{book}."
@@ -975,6 +978,8 @@ class Execution:
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
+        for listener in self.closing_listeners:
+            listener(trade)
         trade.status = TradeStatus.CLOSED
         if claimed is not None:
             claimed.status = ExitStatus.DONE if by_exit else ExitStatus.SUPERSEDED

@@ -27,7 +27,7 @@ _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
 _IS_LIVE = '"status" IN ({})'.format(", ".join(f"'{status}'" for status in LIVE_STATUSES))
 #: What was decided once is not decided again.
 _OF_THE_DECISION = ("id", "trade", "rule", "evidence", "decided_at", "decided_price")
-_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
+_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at", "plan_doubt")
 
 
 class Duplicate(Exception):
@@ -440,8 +440,13 @@ class MemoryStore:
     def plans_ended(self, trades: list[Trade]) -> None:
         """Nothing to do: `flush` writes what the trades hold by then."""
 
-    def flush(self) -> None:
+    def take_ended(self) -> list[LiveTrade]:
+        """Hand over the trades that have ended since this was last asked, and forget them."""
         ended, self._ended = self._ended, []
+        return ended
+
+    def flush(self) -> None:
+        ended = self.take_ended()
         trades = [mine.trade for mine in ended]
         with transaction.atomic():
             bulk.insert(Trade, map(vars, trades))

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from positions.broker.port import Unavailable
+from positions.market.bars import BarHistory, SessionBars
+from positions.market.calendar import Session
 from positions.models import PositionExit, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.strategy import Opinion
 from positions.words import ExitReason, Side, TradeStatus
 from tests.positions.stage import FLAT, Stage
-from tests.positions.world import START
+from tests.positions.world import MINUTE, START, UNIVERSE
 
 pytestmark = pytest.mark.django_db
 
@@ -50,8 +52,30 @@ def test_a_dried_up_volume_closes_the_trade_when_enough_bars_show_it():
     stage.bar(FLAT)
     assert stage.closed().exit_reason == ExitReason.LOW_VOLUME
     evidence = PositionExit.objects.get().evidence
-    assert evidence["entry_volume"] == 1000.0
+    assert (evidence["reference"], evidence["reference_volume"]) == ("entry", 1000.0)
     assert evidence["mean_volume"] < 500.0
+
+
+def test_against_its_profile_a_volume_has_dried_up_only_where_these_minutes_usually_have_more():
+    entry = ExitSettings(time_limit=False, momentum_reversal=False)
+    stage = Stage(replace(entry, low_volume_reference="profile"))
+    yesterday = Session(
+        START.date() - timedelta(days=1), START - timedelta(days=1), stage.session.close - timedelta(days=1)
+    )
+    values = np.full((6, 300, 2), 100.0)
+    values[4] = np.where(np.arange(300) < 12, 400.0, 1000.0)[:, None]
+    history = BarHistory()
+    history.append(SessionBars(yesterday, MINUTE, UNIVERSE, values))
+    stage.loop.open_session(stage.session, MINUTE, history)
+    stage.enter()
+    for _ in range(5):
+        stage.bar(FLAT, volume=400.0)
+    assert stage.world.closed == []  # against that at entry, 1,000 a minute, this was a dried-up volume
+    for _ in range(6):
+        stage.bar(FLAT, volume=400.0)
+    assert stage.closed().exit_reason == ExitReason.LOW_VOLUME
+    evidence = PositionExit.objects.get().evidence
+    assert (evidence["reference"], evidence["reference_volume"]) == ("profile", 880.0)
 
 
 def test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act():

@@ -10,7 +10,16 @@ from django.test.utils import CaptureQueriesContext
 from positions import store as store_module
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.store import Duplicate, MemoryStore, OrmStore, StoreUnavailable
-from positions.words import ExitReason, ExitStatus, IntentStep, Outcome, Side, StopMoveStatus, TradeStatus
+from positions.words import (
+    ExitReason,
+    ExitStatus,
+    IntentStep,
+    Outcome,
+    PlanDoubt,
+    Side,
+    StopMoveStatus,
+    TradeStatus,
+)
 from tests.positions.fault_world import TableStore
 from tests.positions.world import MINUTE, START, trade_plan
 
@@ -144,7 +153,7 @@ def closed(trade: Trade) -> Trade:
 
 def plan_ended(trade: Trade) -> Trade:
     trade.plan_outcome, trade.plan_r, trade.plan_exit_reason = Outcome.WIN, 1.98, ExitReason.TARGET
-    trade.plan_ended_at = START + MINUTE
+    trade.plan_ended_at, trade.plan_doubt = START + MINUTE, PlanDoubt.AT_LAST_PRICE
     return trade
 
 
@@ -160,12 +169,8 @@ def test_a_plan_that_ends_after_its_trade_is_in_the_row_and_leaves_the_next_trad
     if isinstance(store, MemoryStore):
         store.flush()
     saved = Trade.objects.get(signal_key=first.signal_key)
-    assert (saved.plan_outcome, saved.plan_r, saved.plan_exit_reason, saved.plan_ended_at) == (
-        Outcome.WIN,
-        1.98,
-        ExitReason.TARGET,
-        START + MINUTE,
-    )
+    assert (saved.plan_outcome, saved.plan_r, saved.plan_exit_reason) == (Outcome.WIN, 1.98, ExitReason.TARGET)
+    assert (saved.plan_ended_at, saved.plan_doubt) == (START + MINUTE, PlanDoubt.AT_LAST_PRICE)
 
 
 @pytest.mark.parametrize("store", [OrmStore, MemoryStore], indirect=True)
@@ -303,6 +308,7 @@ def test_after_a_restart_the_live_trades_are_back_with_their_rows():
         {"outcome": Outcome.WIN},
         {"status": TradeStatus.CLOSED},
         {"plan_outcome": Outcome.WIN},
+        {"plan_doubt": PlanDoubt.BOTH_TOUCHED},
         {"plan_outcome": Outcome.WIN, "plan_r": 1.0, "plan_exit_reason": ExitReason.TARGET, "plan_ended_at": START},
     ],
     ids=str,

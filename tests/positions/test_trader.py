@@ -136,7 +136,9 @@ def trader_of(stage: Stage) -> Trader:
     """Without account and feed: what it makes of bars and of the clock."""
     nobody = SimpleNamespace(wake=Event())
     clock, isolation = stage.world.clock, Isolation(stage.world.clock)
-    return Trader(stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None)
+    return Trader(
+        stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None, lambda *_: None
+    )
 
 
 @pytest.mark.parametrize(
