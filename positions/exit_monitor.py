@@ -1,18 +1,15 @@
 """Watches open trades every 10 seconds and gets out of those that have stopped working."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime
 from math import isfinite
 from typing import Any
 
 from positions import rules
-from positions.execution import Execution
-from positions.isolation import Isolate
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
+from positions.monitor import Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
-from positions.store import LiveTrade, Store
+from positions.store import LiveTrade
 from positions.words import Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
@@ -46,35 +43,16 @@ def market_view(bank: IndicatorBank, row: int) -> MarketView:
     )
 
 
-class ExitMonitor:
-    """One object for live trading and replay. `settings` is asked anew in every tick that has something to look at.
-
-    Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
+class ExitMonitor(Monitor):
+    """Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
     time_limit, low_volume. No rule but session_close acts on a symbol without a bar in the last minute, and none on a
     bar that ended before the entry.
     """
 
-    def __init__(
-        self,
-        bank: IndicatorBank,
-        store: Store,
-        execution: Execution,
-        settings: Callable[[], ExitSettings],
-        isolate: Isolate = nullcontext,
-    ) -> None:
-        self._bank = bank
-        self._store = store
-        self._execution = execution
-        self._settings = settings
-        self._isolate = isolate
-        self.active = True
-        self._seen = -1
-
     def tick(self, now: datetime) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
-        if self._seen == self._bank.version or not self.active:
+        if not self._has_news():
             return
-        self._seen = self._bank.version
         open_trades = [
             mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN and mine.trade.managed
         ]

@@ -37,14 +37,18 @@ def change(row: models.Model, names: tuple[str, ...], condition: str, values: Se
     return Statement(f'{sql} AND {condition} RETURNING "id"', (*_prepared(row, fields), row.pk, *values))
 
 
-def run(*statements: Statement) -> list[int]:
+def run(*statements: Statement, durable: bool = False) -> list[int]:
     """All of them or none, in one exchange with a server; returns the primary keys of inserted rows.
 
-    Raises Untouched for a statement that returns no row, and Django's database errors.
+    `durable`: it outlives a loss of power from its return on. PostgreSQL's always does, SQLite's else the loss of the
+    process only. Raises Untouched for a statement that returns no row, and Django's database errors.
     """
     if connection.vendor == "postgresql":
         return _run_as_one(statements)
     keys = []
+    with connection.cursor() as cursor:
+        if not connection.in_atomic_block:
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     with transaction.atomic(), connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement.sql, statement.values)

@@ -113,7 +113,7 @@ class Store(Protocol):
     live: dict[str, LiveTrade]
 
     def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
-        """Store new rows and changes of others, all of them or none."""
+        """Store new rows and changes of others, all of them or none; an intent so that it outlives a loss of power."""
         ...
 
     def update(self, row: Row, *fields: str) -> None:
@@ -258,9 +258,10 @@ class OrmStore:
                 row.trade = row.trade  # takes over a key that the trade got since
         with _reaching_the_database():
             if isinstance(first, Trade):
-                keys = run(insertion(first), *(insertion(row, parent="trade") for row in rows[1:]))
+                statements = [insertion(first), *(insertion(row, parent="trade") for row in rows[1:])]
             else:
-                keys = run(*self._known(first.trade), *starmap(_saving, changes), *map(insertion, rows))
+                statements = [*self._known(first.trade), *starmap(_saving, changes), *map(insertion, rows)]
+            keys = run(*statements, durable=any(isinstance(row, OrderIntent) for row in rows))
         for row, key in zip(rows, keys, strict=True):
             row.pk, row._state.adding = key, False
             if not isinstance(row, Trade):

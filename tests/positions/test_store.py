@@ -4,7 +4,8 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from positions import store as store_module
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
@@ -342,3 +343,16 @@ def test_an_order_and_the_changes_it_takes_along_are_stored_together_or_not_at_a
     store.insert(an_intent(trade, "two"), changes=[(trade, ("stop_price",))])
     assert OrderIntent.objects.count() == 2
     assert Trade.objects.get().stop_price == Decimal("99.5")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL forces every commit to the disk")
+def test_an_intent_is_forced_to_the_disk_before_its_order_can_be_sent():
+    store = OrmStore("simulated")
+    trade = trade_plan()
+    with CaptureQueriesContext(connection) as asked:
+        store.insert(trade, an_intent(trade))
+        store.insert(an_intent(trade, "two"))
+        store.update(trade, "status")
+    levels = [query["sql"] for query in asked if "synchronous" in query["sql"]]
+    assert levels == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
