@@ -38,7 +38,8 @@ from tradingsite.summary import trades_sha256
 ids = sorted(OrderIntent.objects.values_list("book", "client_order_id"))
 model = MLModel.objects.get()
 print(json.dumps({
-    "trades": trades_sha256("simulated"), "orders": len(ids), "order_ids": hashlib.sha256(repr(ids).encode()).hexdigest(),
+    "trades": trades_sha256("simulated"), "orders": len(ids),
+    "order_ids": hashlib.sha256(repr(ids).encode()).hexdigest(),
     "new_order_ids_begin_with": settings.INSTALLATION, "model": model.version, "artifact": model.artifact_sha256,
     "halted": str(halted("paper:mine")),
 }))
