@@ -12,7 +12,7 @@ from positions.market.indicators import IndicatorBank
 from positions.models import Trade
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
 from positions.store import LiveTrade, Store
-from positions.words import Side, TradeStatus
+from positions.words import Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
 
@@ -99,14 +99,15 @@ class ExitMonitor:
             rules.check_target(position, market)
             or self.check_momentum_exit(position, market, settings)
             or self.check_time_exit(position, market, settings, now)
-            or self.check_volume_exit(position, self._bank.mean_volume(row, settings.low_volume_bars), settings)
+            or self.check_volume_exit(position, row, settings)
         )
 
-    def check_volume_exit(
-        self, position: PositionView, mean_volume: float, settings: ExitSettings
-    ) -> ExitDecision | None:
-        """Rule `low_volume`; see positions.rules.check_volume."""
-        return rules.check_volume(position, mean_volume, settings)
+    def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
+        """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""
+        bars, reference = settings.low_volume_bars, position.entry_volume
+        if settings.low_volume_reference == VolumeReference.PROFILE:
+            reference = self._bank.usual_volume(row, bars)
+        return rules.check_volume(self._bank.mean_volume(row, bars), reference, settings)
 
     def check_time_exit(
         self, position: PositionView, market: MarketView, settings: ExitSettings, now: datetime

@@ -9,7 +9,7 @@ from functools import cache
 from math import floor, isfinite
 from typing import Any, NamedTuple
 
-from positions.words import ExitReason, Side
+from positions.words import ExitReason, Side, VolumeReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class ExitSettings:
     low_volume: bool = True
     low_volume_fraction: float = 0.5
     low_volume_bars: int = 5
+    low_volume_reference: str = VolumeReference.ENTRY
     time_limit: bool = True
     time_limit_minutes: float = 15.0
     momentum_reversal: bool = True
@@ -106,19 +107,20 @@ class ExitDecision:
     evidence: dict[str, Any]
 
 
-def check_volume(position: PositionView, mean_volume: float, settings: ExitSettings) -> ExitDecision | None:
-    """Volume has dried up: the mean of the last bars (NaN if unknown) is below a fraction of the same mean at entry."""
-    at_entry = position.entry_volume
-    if not settings.low_volume or not at_entry or not isfinite(mean_volume):
+def check_volume(mean_volume: float, reference: float | None, settings: ExitSettings) -> ExitDecision | None:
+    """Volume has dried up: the mean of the last bars is below a fraction of the reference; either may be NaN, which
+    says nothing."""
+    if not settings.low_volume or not reference or not isfinite(mean_volume) or not isfinite(reference):
         return None
-    fraction = mean_volume / at_entry
+    fraction = mean_volume / reference
     if fraction >= settings.low_volume_fraction:
         return None
     return ExitDecision(
         ExitReason.LOW_VOLUME,
         {
             "mean_volume": mean_volume,
-            "entry_volume": at_entry,
+            "reference": settings.low_volume_reference,
+            "reference_volume": reference,
             "fraction": fraction,
             "limit": settings.low_volume_fraction,
             "bars": settings.low_volume_bars,

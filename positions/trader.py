@@ -147,6 +147,7 @@ class Trader:
         updates: TradeUpdates,
         isolation: Isolation,
         reconcile: Callable[[datetime], None],
+        carry_out: Callable[[datetime, Session | None], None],
         *,
         sessions: int | None = None,
         ticks: int | None = None,
@@ -154,6 +155,7 @@ class Trader:
         self._desk, self._loop, self._broker, self._clock = desk, loop, broker, clock
         self._tenure, self._market, self._updates, self._isolation = tenure, market, updates, isolation
         self._reconcile, self._sessions_left, self._ticks_left = reconcile, sessions, ticks
+        self._carry_out = carry_out
         self._wake, self._stopping = updates.wake, False
         self._exit_beat = Beat(timedelta(seconds=exit_monitor.INTERVAL_SECONDS))
         self._breakeven_beat = Beat(timedelta(seconds=breakeven_manager.INTERVAL_SECONDS))
@@ -186,6 +188,7 @@ class Trader:
                     self._sessions_left -= 1
         finally:
             self._updates.stop()
+            self._desk.execution.save()
 
     @property
     def _is_over(self) -> bool:
@@ -290,6 +293,8 @@ class Trader:
                 self._loop.tick(now)
                 self._leave_by_the_clock(now, self._session)
                 self._leave_if_told(now, self._session)
+        with self._isolation.of("instructions"):
+            self._carry_out(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
             self._ticks_left -= 1
         pulse = self._pulse

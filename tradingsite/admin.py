@@ -17,6 +17,9 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import ReadOnlyAdmin, TableAdmin
+from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
+from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
+from tradingsite.models import IdempotencyKey
 
 for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
     admin.site.unregister(model)
@@ -59,6 +62,16 @@ class OrmQAdmin(ReadOnlyAdmin):
     when_empty = "Nothing waits to be run."
     list_display = ("name", "group", "func", "lock", "key")
     fields = ("name", "group", "func", "lock", "key")
+
+
+@admin.register(IdempotencyKey)
+class IdempotencyKeyAdmin(ReadOnlyAdmin):
+    when_empty = "No request of the API has acted yet."
+    list_display = ("created_at", "user", "key", "status")
+    fields = ("created_at", "user", "key", "status", "answer", "request_sha256")
+    list_select_related = ("user",)
+    search_fields = ("key__exact",)
+    search_help_text = "An idempotency key"
 
 
 @admin.register(AuthToken)

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Subquery
+from django.db.models import Avg, Count, Q, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -21,6 +21,8 @@ from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.halting import halted
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
+from positions.words import TradeStatus
+from reports.charts import equity
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
@@ -35,6 +37,7 @@ NEEDED = (
 )
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
+CLOSED_SHOWN = 8
 INVENTED = ("simulated", "replay")
 
 
@@ -66,10 +69,13 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "last_report": _report_link(book, sessions[0].session) if sessions else "",
         "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],
         "sessions": _sessions(book, sessions),
-        "exits": _exits(sessions),
+        "exits": _exits(book, sessions),
+        "closed": _closed(book),
+        "as_of": timezone.now(),
+        **_equity(book),
         "open_trades": _open_trades(book),
         "halt": halted(book),
-        "may_halt": request.user.has_perm("positions.change_trade"),
+        "may_halt": request.user.has_perm("positions.halt_trading"),
         "blocked": _blocked(book),
         "leases": _leases(book),
         "waiting": _waiting(),
@@ -144,13 +150,62 @@ def _sessions(book: str, sessions: list[Performance]) -> SafeString:
     )
 
 
-def _exits(sessions: list[Performance]) -> SafeString:
-    last = Counter(sessions[0].exits if sessions else {})
-    total = sum((Counter(row.exits) for row in sessions), Counter())
-    return rows_table(
-        ("reason", "last session", f"last {len(sessions)} sessions"),
-        [[reason, last[reason], count] for reason, count in total.most_common()],
+def _equity(book: str) -> dict[str, Any]:
+    """Every session's result; R of a session is its mean times its trades."""
+    rows = list(
+        Performance.objects.filter(book=book).order_by("session").values_list("session", "average_r", "trades", "pnl")
     )
+    if not rows:
+        return {"session_count": 0, "figures": {}}
+    days = [day for day, *_ in rows]
+    r = [(average or 0.0) * trades for _, average, trades, _ in rows]
+    return {
+        "session_count": len(rows),
+        "figures": {"equity": equity(days, r, [float(pnl) for *_, pnl in rows], days[-1])},
+    }
+
+
+def _exits(book: str, sessions: list[Performance]) -> SafeString:
+    """By reason over the sessions shown: how many, what they made, and what their plans alone would have made."""
+    if not sessions:
+        return SafeString("")
+    last = Counter(sessions[0].exits)
+    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED, session__gte=sessions[-1].session).order_by()
+    known = Q(plan_r__isnull=False)
+    rows = closed.values_list("exit_reason").annotate(
+        n=Count("pk"), known=Count("pk", filter=known), r=Avg("r_multiple", filter=known), left_alone=Avg("plan_r")
+    )
+    return rows_table(
+        ("reason", "last session", f"last {len(sessions)} sessions", "mean R", "left to its plan", "n of both"),
+        [
+            [reason, last[reason], n, in_r(r), in_r(left_alone), with_both]
+            for reason, n, with_both, r, left_alone in rows.order_by("-n")
+        ],
+    )
+
+
+def _closed(book: str) -> SafeString:
+    newest = Trade.objects.filter(book=book, status=TradeStatus.CLOSED).order_by("-signal_at", "-id")[:CLOSED_SHOWN]
+    return rows_table(
+        ("trade", "side", "closed", "by", "result", "dollars", "left to its plan"),
+        [
+            [
+                _trade_link(trade),
+                trade.side,
+                trade.exited_at,
+                trade.exit_reason,
+                in_r(trade.r_multiple),
+                dollars(trade.pnl or 0),
+                in_r(trade.plan_r),
+            ]
+            for trade in newest
+        ],
+    )
+
+
+def _trade_link(trade: Trade) -> SafeString:
+    address = reverse("admin:positions_trade_change", args=[trade.pk])
+    return format_html('<a class="text-link" href="{}">{}</a>', address, trade.symbol)
 
 
 def _open_trades(book: str) -> SafeString:
@@ -159,11 +214,7 @@ def _open_trades(book: str) -> SafeString:
         ("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
         [
             [
-                format_html(
-                    '<a class="text-link" href="{}">{}</a>',
-                    reverse("admin:positions_trade_change", args=[trade.pk]),
-                    trade.symbol,
-                ),
+                _trade_link(trade),
                 trade.side,
                 trade.status,
                 trade.quantity,
@@ -223,7 +274,7 @@ def _model(book: str) -> dict[str, Any]:
     return {
         "model": latest,
         "verdict": VERDICTS[Gate(latest.gate)] if latest else "",
-        "figures": _figures(latest.metrics) if latest else None,
+        "model_figures": _figures(latest.metrics) if latest else None,
         **_service(book),
     }
 
@@ -273,6 +324,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 "question_exchange",
                 "positions.view_externalposition",
             ),
+            (
+                "Instructions",
+                "admin:positions_instruction_changelist",
+                "forward_to_inbox",
+                "positions.view_instruction",
+            ),
             ("Watchlist", "admin:positions_instrument_changelist", "visibility", "positions.view_instrument"),
             ("Leases", "admin:positions_workerlease_changelist", "lock_clock", "positions.view_workerlease"),
         ],
@@ -286,6 +343,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         ],
         "Site": [
             ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
+            ("Changes of settings", "admin:constance_config_history", "history", "constance.view_config"),
             ("Schedules", "admin:django_q_schedule_changelist", "schedule", "django_q.view_schedule"),
             ("Tasks done", "admin:django_q_success_changelist", "task_alt", "django_q.view_success"),
             ("Tasks failed", "admin:django_q_failure_changelist", "error", "django_q.view_failure"),
@@ -293,6 +351,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Users", "admin:auth_user_changelist", "person", "auth.view_user"),
             ("Groups", "admin:auth_group_changelist", "group", "auth.view_group"),
             ("API tokens", "admin:knox_authtoken_changelist", "key", "knox.view_authtoken"),
+            (
+                "Answers kept",
+                "admin:tradingsite_idempotencykey_changelist",
+                "done_all",
+                "tradingsite.view_idempotencykey",
+            ),
             ("API", "docs", "api", ""),
         ],
     }

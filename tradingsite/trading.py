@@ -15,10 +15,12 @@ from rich.console import Console
 from ml.feature_writer import FeatureWriter
 from ml.serving import Serving
 from positions import leases, live_settings
+from positions.apps import limited_answers
 from positions.broker.alpaca import TradeUpdates, TradingAccess
 from positions.broker.server_clock import StandsStill, server_clock
 from positions.clock import Clock, SystemClock
 from positions.halting import halted
+from positions.instruction_taker import InstructionTaker
 from positions.isolation import Isolation, TooManyFailures
 from positions.journaled_store import JournaledStore, TradeJournal
 from positions.leases import LeaseTaken, Tenure
@@ -43,8 +45,8 @@ from tradingsite.replaying import wire
 
 log = structlog.get_logger(__name__)
 
-#: Whoever trades or watches a book holds this lease; a standby takes over within LEASE and its own look.
-LEASE_NAME, LEASE, STANDBY_LOOK_S = "trade", timedelta(seconds=12), 1.0
+#: How long the lease TRADING lasts; a standby takes over within LEASE and its own look.
+LEASE, STANDBY_LOOK_S = timedelta(seconds=12), 1.0
 #: Symbols that stand for the market, the first of these that is on the watchlist.
 INDEXES = ("SPY", "QQQ", simulated.INDEX)
 CALENDAR_DAYS = 2 * timedelta(days=HISTORY_SESSIONS)
@@ -154,7 +156,7 @@ def tenure(book: str, screen: Console, stopping: Event, *, waits: bool) -> Itera
     told = False
     while not stopping.is_set():
         try:
-            lease = leases.acquire(book, LEASE_NAME, datetime.now(UTC), LEASE)
+            lease = leases.acquire(book, leases.TRADING, datetime.now(UTC), LEASE)
             break
         except LeaseTaken as taken:
             if not told:
@@ -267,9 +269,10 @@ def _trade(
             at.feed, leased, store, desk.execution, desk.bank, options.external, lambda: options.exits
         )
         market = AlpacaMarket(at, universe, updates.wake)
+        loop = TradingLoop(desk)
         trader = Trader(
             desk,
-            TradingLoop(desk),
+            loop,
             broker,
             at.clock,
             held,
@@ -277,9 +280,11 @@ def _trade(
             updates,
             isolation,
             reconciler.reconcile,
+            InstructionTaker(desk, loop).carry_out,
             sessions=sessions,
             ticks=ticks,
         )
         signals.tell(trader.stop)
         screen.print(f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.")
-        trader.run()
+        with limited_answers():
+            trader.run()

@@ -15,6 +15,7 @@ from ml.model_trainer import ModelTrainer
 from ml.splits import WINDOWS, NotEnoughData
 from ml.tables import tuning_table
 from ml.tuning import TRIALS, Search, Storage, StorageFailed, Tuned, WorkerFailed, searches, tune
+from ml.words import Label
 from positions.leases import LeaseTaken, held, renew
 from tradingsite.kit.json_file import check_json_file, write_json
 from tradingsite.kit.options import NO_DATABASE, bad_input
@@ -53,7 +54,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
-        book, seed, label = options["book"], options["seed"], options["label"]
+        book, seed, label = options["book"], options["seed"], Label(options["label"])
         check_json_file(options["json"])
         data = ModelTrainer(book, seed, label).load_training_data()
         try:

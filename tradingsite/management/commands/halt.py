@@ -23,12 +23,12 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", type=book_name, help="default: the BOOK setting")
+        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="default: the BOOK setting")
         parser.add_argument("--flatten", action="store_true", help="close every open trade too")
         parser.add_argument("--reason", default="", help="kept and shown")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        book = options["book"] or settings.BOOK
+        book = options["book"]
         halt(book, Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"]))
         closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
         console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
