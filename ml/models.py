@@ -41,6 +41,8 @@ class TradeFeatures(models.Model):
             models.Index(fields=["book", "-signal_at", "-id"], name="features_newest_of_a_book"),
             models.Index(fields=["-signal_at", "-id"], name="features_newest"),
             models.Index(fields=["book", "session"], name="features_of_a_session"),
+            models.Index(fields=["symbol", "-signal_at"], name="features_of_a_symbol"),
+            models.Index(fields=["taken", "-signal_at", "-id"], name="features_by_taken"),
         ]
 
     def __str__(self) -> str:
@@ -236,6 +238,7 @@ class Prediction(models.Model):
         indexes = [
             models.Index(fields=["book", "-predicted_at", "-id"], name="prediction_newest_of_a_book"),
             models.Index(fields=["-predicted_at", "-id"], name="prediction_newest"),
+            models.Index(fields=["decision", "-predicted_at", "-id"], name="prediction_by_decision"),
         ]
 
     def __str__(self) -> str:
@@ -312,7 +315,7 @@ class Performance(models.Model):
     )
     exits = models.JSONField(help_text="trades closed for each reason")
     exit_effects = models.JSONField(
-        help_text="trades that each rule closed and their mean R less their plans'; empty where plans are not reproduced"
+        help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
     )
     breakeven_moves = models.PositiveIntegerField()
     predictions = models.PositiveIntegerField()

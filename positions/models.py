@@ -181,6 +181,8 @@ class Trade(models.Model):
             models.Index(fields=["book", "-signal_at", "-id"], name="trade_newest_of_a_book"),
             models.Index(fields=["-signal_at", "-id"], name="trade_newest"),
             models.Index(fields=["symbol", "-signal_at"], name="trade_newest_of_a_symbol"),
+            models.Index(fields=["outcome", "-signal_at", "-id"], name="trade_by_outcome"),
+            models.Index(fields=["exit_reason", "-signal_at", "-id"], name="trade_by_exit"),
         ]
 
     def __str__(self) -> str:
@@ -220,6 +222,7 @@ class PositionExit(models.Model):
         indexes = [
             models.Index(fields=["book", "-decided_at", "-id"], name="exit_newest_of_a_book"),
             models.Index(fields=["-decided_at", "-id"], name="exit_newest"),
+            models.Index(fields=["rule", "-decided_at", "-id"], name="exit_by_rule"),
         ]
 
     def __str__(self) -> str:
@@ -290,6 +293,9 @@ class OrderIntent(models.Model):
         indexes = [
             models.Index(fields=["book", "-created_at", "-id"], name="intent_newest_of_a_book"),
             models.Index(fields=["-created_at", "-id"], name="intent_newest"),
+            models.Index(fields=["status", "-created_at", "-id"], name="intent_by_status"),
+            models.Index(fields=["client_order_id"], name="intent_by_our_id"),
+            models.Index(fields=["broker_order_id"], name="intent_by_the_brokers_id"),
         ]
 
     def __str__(self) -> str:

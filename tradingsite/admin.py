@@ -17,9 +17,9 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import ReadOnlyAdmin, TableAdmin
+from tradingsite.models import IdempotencyKey
 from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
 from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
-from tradingsite.models import IdempotencyKey
 
 for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
     admin.site.unregister(model)

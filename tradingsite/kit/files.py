@@ -1,6 +1,7 @@
 """Files that a reader never meets half written."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -11,6 +12,6 @@ def write_whole(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
+        with suppress(OSError):  # the draft was never made, or the disk is read-only
+            draft.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        draft.unlink(missing_ok=True)
