@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import get_commands
+from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from packaging.requirements import Requirement
 
@@ -191,6 +192,15 @@ def test_every_file_that_the_figures_come_from_exists():
 def test_every_command_that_an_example_calls_exists():
     called = {name for example in EXAMPLES for name in re.findall(r"manage\.py (\w+)", example.script)}
     assert called <= set(get_commands())
+
+
+@pytest.mark.django_db
+def test_the_content_security_policy_is_the_one_that_pages_are_sent_with(client: Client):
+    sent = client.get("/admin/login/").headers["Content-Security-Policy"]
+    told = text_of("docs/security.md").split("holds it to that:\n\n")[1].split("\n\n")[0]
+    assert sorted(" ".join(part.split()) for part in told.split(";")) == sorted(
+        " ".join(part.split()) for part in sent.split(";")
+    )
 
 
 # -- what the documents show runs
