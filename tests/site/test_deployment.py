@@ -210,6 +210,21 @@ def test_without_its_var_dir_a_model_is_refused_and_order_ids_begin_anew(tmp_pat
     assert "was not signed with this site's MODEL_SIGNING_KEY" in told.stdout
 
 
+@pytest.mark.skipif(not shutil.which("pg_dump"), reason="there is no pg_dump on this machine")
+def test_a_backup_that_failed_cannot_be_taken_for_one(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        nowhere = f"postgres://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        done = subprocess.run(
+            [sys.executable, "docs/deploy/backup.py", str(tmp_path / "backups")],
+            cwd=settings.BASE_DIR, env=environment(tmp_path / "var", DATABASE_URL=nowhere),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "The database was not saved: pg_dump says why above." in done.stderr
+    assert [each.suffix for each in (tmp_path / "backups").iterdir()] == [".partial"]
+
+
 @pytest.mark.parametrize("arguments", [[], ["one", "two"]])
 def test_a_backup_without_a_folder_says_what_to_do(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.site.documents import examples_of, text_of
+from tests.site.documents import PAGES, examples_of, text_of
 
 README = text_of("README.md")
 
@@ -19,8 +19,6 @@ def test_it_is_read_in_five_minutes():
 
 
 def test_every_document_is_reached_from_it():
-    from tests.site.documents import PAGES
-
     assert {page for page in PAGES if page != "README.md" and f"]({page})" not in README} == set()
 
 
