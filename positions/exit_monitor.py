@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime
 from math import isfinite
+from typing import Any
 
 from positions import rules
 from positions.execution import Execution
@@ -104,10 +105,14 @@ class ExitMonitor:
 
     def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
         """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""
+        return rules.check_volume(*self._volumes(position, row, settings), settings)
+
+    def _volumes(self, position: PositionView, row: int, settings: ExitSettings) -> tuple[float, float | None]:
+        """The mean volume of the last bars, and what it is held against."""
         bars, reference = settings.low_volume_bars, position.entry_volume
         if settings.low_volume_reference == VolumeReference.PROFILE:
             reference = self._bank.usual_volume(row, bars)
-        return rules.check_volume(self._bank.mean_volume(row, bars), reference, settings)
+        return self._bank.mean_volume(row, bars), reference
 
     def check_time_exit(
         self, position: PositionView, market: MarketView, settings: ExitSettings, now: datetime
@@ -120,6 +125,32 @@ class ExitMonitor:
     ) -> ExitDecision | None:
         """Rule `momentum_reversal`; see positions.rules.check_momentum."""
         return rules.check_momentum(position, market, settings)
+
+    def watched(self, now: datetime) -> list[dict[str, Any]]:
+        """Every open trade as the rules see it at the last bar, ready for JSON: price, R to the stop, the rule that has
+        come furthest, and since when (ISO 8601) shares stand without a stop, None where none do."""
+        settings = self._settings()
+        return [
+            self._seen_so(mine, settings, now)
+            for mine in self._store.live.values()
+            if mine.trade.status == TradeStatus.OPEN and mine.trade.entered_at is not None
+        ]
+
+    def _seen_so(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> dict[str, Any]:
+        unprotected = mine.unprotected_since
+        told: dict[str, Any] = {
+            "signal_key": mine.trade.signal_key,
+            "unprotected_since": unprotected.isoformat() if unprotected else None,
+        }
+        row = self._bank.row_of.get(mine.trade.symbol)
+        close = float(self._bank.close[row]) if row is not None else float("nan")
+        if row is None or not isfinite(close):
+            return told
+        position = position_view(mine.trade)
+        mean_volume, reference = self._volumes(position, row, settings)
+        near = rules.nearest_rule(position, close, mean_volume, reference, settings, now)
+        to_stop = position.sign * (close - position.stop) / position.risk
+        return {**told, "price": close, "to_stop_r": to_stop, "rule": near.rule.value, "share": near.share}
 
     def leave_all(self, decision: ExitDecision) -> None:
         """Get out of every open trade that the rules watch, whatever its bars say."""

@@ -396,6 +396,8 @@ class WorkerLease(models.Model):
     tick_seconds = models.FloatField(null=True, help_text="the longest look at the positions since the last heartbeat")
     calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
+    last_bar_at = models.DateTimeField(null=True, help_text="end of the last bar that the rules have seen")
+    watched = models.JSONField(default=list, help_text="the open trades as the rules last saw them")
 
     class Meta:
         db_table = "worker_leases"

@@ -176,6 +176,37 @@ def check_session_close(minutes_to_close: float, settings: ExitSettings) -> Exit
     )
 
 
+class Nearness(NamedTuple):
+    """How far a rule has come on its way to act: from 0, not begun, to 1, there."""
+
+    rule: ExitReason
+    share: float
+
+
+def nearest_rule(
+    position: PositionView,
+    close: float,
+    mean_volume: float,
+    reference: float | None,
+    settings: ExitSettings,
+    now: datetime,
+) -> Nearness:
+    """The rule that has come furthest: stop by how much of one R is left to it, target by how much of its distance is
+    made, time_limit by its time while there is no profit, low_volume by its limit over the fraction there is.
+    momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
+    profit = position.profit(close)
+    ways = {
+        ExitReason.STOP: 1 - position.sign * (close - position.stop) / position.risk,
+        ExitReason.TARGET: profit / (position.sign * (position.target - position.entry)),
+    }
+    if settings.time_limit and position.profit(close, settings.cost_per_share) <= 0:
+        ways[ExitReason.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
+    if settings.low_volume and reference and mean_volume > 0 and isfinite(reference):
+        ways[ExitReason.LOW_VOLUME] = settings.low_volume_fraction * reference / mean_volume
+    rule = max(ways, key=lambda each: ways[each])
+    return Nearness(rule, min(1.0, max(0.0, ways[rule])))
+
+
 def breakeven_stop(position: PositionView, close: float, settings: ExitSettings) -> Decimal | None:
     """Where the stop belongs once the trade has earned its risk: entry plus round-trip costs, None while it has not.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from django.db import connection
@@ -377,13 +377,14 @@ class Trader:
         self._tell("bar stream", feed.stream_problem if feed else "")
         self._tell("bars over REST", feed.rest_problem if feed else "")
         pulse, self._pulse = self._pulse, Pulse()
-        told = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
+        trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
+        state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
         if pulse.ticks:
-            self._tenure.renew(
-                tick_seconds=pulse.longest, calls_a_tick=pulse.calls / pulse.ticks, last_error=told[:300]
-            )
-        else:
-            self._tenure.renew(last_error=told[:300])
+            state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
+        if self._session is not None:
+            with self._isolation.of("telling of open trades"):
+                state |= {"watched": self._desk.exits.watched(now), "last_bar_at": self._desk.bank.now}
+        self._tenure.renew(**state)
 
     def _tell(self, what: str, trouble: str) -> None:
         """Log a trouble when it begins and when it ends."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
@@ -20,13 +20,15 @@ from ml.registry import TRIAL, on_duty
 from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.halting import halted
+from positions.leases import TRADING
+from positions.market.calendar import NEW_YORK
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from positions.words import TradeStatus
 from reports.charts import equity
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
-from tradingsite.kit.words import readable, rows_table
+from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
 
 NEEDED = (
     "positions.view_trade",
@@ -38,6 +40,10 @@ NEEDED = (
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
 CLOSED_SHOWN = 8
+OPEN_TRADE_HEAD = (
+    *("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
+    *("last price", "to the stop", "nearest rule", "protected"),
+)
 INVENTED = ("simulated", "replay")
 
 
@@ -58,6 +64,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     asked = request.GET.get("book", "")
     book = asked if is_book(asked) else settings.BOOK
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
+    leases = list(WorkerLease.objects.filter(book=book))
     return {
         **context,
         "book": book,
@@ -73,11 +80,11 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "closed": _closed(book),
         "as_of": timezone.now(),
         **_equity(book),
-        "open_trades": _open_trades(book),
+        "open_trades": _open_trades(book, _watched(leases)),
         "halt": halted(book),
         "may_halt": request.user.has_perm("positions.halt_trading"),
         "blocked": _blocked(book),
-        "leases": _leases(book),
+        "leases": _leases(book, leases),
         "waiting": _waiting(),
         **_model(book),
     }
@@ -208,10 +215,28 @@ def _trade_link(trade: Trade) -> SafeString:
     return format_html('<a class="text-link" href="{}">{}</a>', address, trade.symbol)
 
 
-def _open_trades(book: str) -> SafeString:
+def _watched(leases: list[WorkerLease]) -> dict[str, dict[str, Any]]:
+    """What the process that watches the book told last of each open trade, by signal key."""
+    return {each["signal_key"]: each for lease in leases if lease.name == TRADING for each in lease.watched}
+
+
+def _standing(told: dict[str, Any] | None) -> list[str]:
+    """Price, distance to the stop, the rule that has come furthest, and whether every share has a stop."""
+    if told is None:
+        return [NOT_KNOWN] * 4
+    unprotected = told["unprotected_since"]
+    protected = (
+        f"NOT since {datetime.fromisoformat(unprotected).astimezone(NEW_YORK):%H:%M:%S}" if unprotected else "yes"
+    )
+    if "price" not in told:
+        return [NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, protected]
+    return [f"{told['price']:,.2f}", in_r(told["to_stop_r"]), f"{told['rule']}, {told['share']:.0%} there", protected]
+
+
+def _open_trades(book: str, watched: dict[str, dict[str, Any]]) -> SafeString:
     trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).order_by("symbol")[:OPEN_TRADES_SHOWN]
     return rows_table(
-        ("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
+        OPEN_TRADE_HEAD,
         [
             [
                 _trade_link(trade),
@@ -222,6 +247,7 @@ def _open_trades(book: str) -> SafeString:
                 trade.stop_price,
                 trade.target,
                 trade.entered_at or trade.signal_at,
+                *_standing(watched.get(trade.signal_key)),
             ]
             for trade in trades
         ],
@@ -249,21 +275,24 @@ def _waiting() -> str:
     )
 
 
-def _leases(book: str) -> SafeString:
+def _leases(book: str, leases: list[WorkerLease]) -> SafeString:
     """Who works for this book; the clock of a replay or a simulation is not ours, so there only the time is told."""
     now = timezone.now()
     invented = book.partition(":")[0] in INVENTED
     return rows_table(
-        ("job", "state", "last heard of", "by", "last error"),
+        ("job", "state", "last heard of", "last bar", "longest tick", "requests a tick", "by", "last error"),
         [
             [
                 lease.name,
                 "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
                 lease.heartbeat_at,
+                lease.last_bar_at,
+                NOT_KNOWN if lease.tick_seconds is None else f"{lease.tick_seconds:.2f} s",
+                lease.calls_a_tick,
                 lease.holder,
                 lease.last_error,
             ]
-            for lease in WorkerLease.objects.filter(book=book)
+            for lease in leases
         ],
     )
 

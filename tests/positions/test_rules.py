@@ -90,6 +90,23 @@ def test_breakeven_goes_to_entry_plus_round_trip_costs_at_one_r():
     assert rules.breakeven_stop(SHORT, 99.0, SETTINGS) == Decimal("99.98")
 
 
+@pytest.mark.parametrize(
+    ("close", "minutes", "volume", "rule", "share"),
+    [
+        (99.25, 3, 1000, "stop", 0.75),  # R is 1 dollar: a quarter of it is left
+        (101.5, 3, 1000, "target", 0.75),
+        (100.0, 12, 1000, "time_limit", 0.8),
+        (100.1, 3, 600, "low_volume", 500 / 600),
+        (100.1, 14, nan, "target", 0.05),  # in profit its time does not run
+        (98.0, 3, 1000, "stop", 1.0),
+    ],
+)
+def test_the_nearest_rule_is_the_one_that_has_come_furthest(close, minutes, volume, rule, share):
+    near = rules.nearest_rule(LONG, close, volume, 1000.0, SETTINGS, ENTERED + timedelta(minutes=minutes))
+    assert near.rule == rule
+    assert near.share == pytest.approx(share)
+
+
 def test_breakeven_is_set_once():
     assert rules.breakeven_stop(LONG._replace(breakeven_set=True), 105.0, SETTINGS) is None
 
