@@ -11,7 +11,7 @@ POINTS = 101
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 
 
-def roc(won: Flags, p: Floats) -> list[tuple[float, float]]:
+def roc(won: Flags, p: Floats) -> list[list[float]]:
     """Share of losses and of wins whose P(win) reaches a threshold, as that falls: at most POINTS, from (0, 0) to
     (1, 1). Empty without both outcomes."""
     if won.all() or not won.any():
@@ -22,7 +22,7 @@ def roc(won: Flags, p: Floats) -> list[tuple[float, float]]:
     x = np.concatenate([[0.0], losses / losses[-1]])
     y = np.concatenate([[0.0], wins / wins[-1]])
     kept = np.unique(np.linspace(0, len(x) - 1, POINTS).round().astype(int))
-    return [(float(one), float(other)) for one, other in zip(x[kept], y[kept], strict=True)]
+    return [[float(one), float(other)] for one, other in zip(x[kept], y[kept], strict=True)]
 
 
 def value_by_threshold(rows: Rows, p: Floats, seed: int) -> list[dict[str, Any]]:
