@@ -40,11 +40,12 @@ def change(row: models.Model, names: tuple[str, ...], condition: str, values: Se
 def run(*statements: Statement, durable: bool = False) -> list[int]:
     """All of them or none, in one exchange with a server; returns the primary keys of inserted rows.
 
-    `durable`: it outlives a loss of power from its return on. PostgreSQL's always does, SQLite's else the loss of the
-    process only. Raises Untouched for a statement that returns no row, and Django's database errors.
+    `durable`: it outlives a loss of power from its return on. Else it outlives the loss of this process, and that of
+    PostgreSQL's server, or of power, once the server has written it out, within a second. Raises Untouched for a
+    statement that returns no row, and Django's database errors.
     """
     if connection.vendor == "postgresql":
-        return _run_as_one(statements)
+        return _run_as_one(statements, durable=durable)
     keys = []
     with connection.cursor() as cursor:
         if not connection.in_atomic_block:
@@ -60,24 +61,27 @@ def run(*statements: Statement, durable: bool = False) -> list[int]:
     return keys
 
 
-def _run_as_one(statements: Sequence[Statement]) -> list[int]:
+def _run_as_one(statements: Sequence[Statement], *, durable: bool) -> list[int]:
     """The server takes several statements in one message for one transaction. What touches nothing divides by zero,
     which ends it there: to look at the counts here, and commit then, would cost two more exchanges."""
     sql = ";".join(
         each.sql if each.inserts else f"WITH touched AS ({each.sql}) SELECT 1 / COUNT(*) FROM touched"
         for each in statements
     )
+    if not durable:
+        sql = f"SELECT set_config('synchronous_commit', 'off', true);{sql}"  # for this transaction alone
     nested = transaction.atomic() if connection.in_atomic_block else nullcontext()
     try:
         with nested, connection.cursor() as cursor:
             cursor.execute(sql, [value for each in statements for value in each.values])
-            found = [cursor.fetchone()[0]]
+            results = [cursor.fetchone()[0]]
             while cursor.nextset():
-                found.append(cursor.fetchone()[0])
+                results.append(cursor.fetchone()[0])
     except DataError as error:
         if getattr(error.__cause__, "sqlstate", "") == "22012":
             raise Untouched(sql) from error
         raise
+    found = results if durable else results[1:]
     return [key for key, each in zip(found, statements, strict=True) if each.inserts]
 
 
