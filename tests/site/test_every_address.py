@@ -31,7 +31,7 @@ OPEN = {
 NOT_THERE = re.compile(r"/admin/(?:\w+/|r/1/1/|no-such-page|autocomplete/)$")
 ARGUMENTS = {
     "pk": "1", "object_id": "1", "content_type_id": "1", "app_label": "positions", "symbol": "AAPL", "id": "1",
-    "folder": "simulated", "day": "2024-01-03", "url": "no-such-page",
+    "folder": "simulated", "day": "2024-01-03", "url": "no-such-page", "form": "csv",
 }  # fmt: skip
 
 
