@@ -42,7 +42,7 @@ class TradeFeatures(models.Model):
             models.Index(fields=["-signal_at", "-id"], name="features_newest"),
             models.Index(fields=["book", "session"], name="features_of_a_session"),
             models.Index(fields=["symbol", "-signal_at"], name="features_of_a_symbol"),
-            models.Index(fields=["taken", "-signal_at", "-id"], name="features_by_taken"),
+            models.Index(fields=["-signal_at", "-id"], condition=Q(taken=False), name="features_not_taken"),
         ]
 
     def __str__(self) -> str:

@@ -135,6 +135,11 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
         by_symbol = any("symbol" in field for field in self.search_fields)
         term = search_term.upper() if by_symbol and "-" not in search_term else search_term
+        fields = self.get_search_fields(request)
+        if "-" in term and len(fields) > 1:  # a database asked for one key or another reads every row
+            found_by = [self.model._default_manager.filter(**{name: term}).order_by() for name in fields]
+            keys = [key for found in found_by for key in found.values_list("pk", flat=True)[:COUNTED_AT_MOST]]
+            return queryset.filter(pk__in=keys), False
         found: tuple[models.QuerySet[Any], bool] = super().get_search_results(request, queryset, term)
         return found
 
