@@ -14,6 +14,9 @@ from positions.models import WorkerLease
 
 log = structlog.get_logger(__name__)
 
+#: The lease that whoever trades or watches a book holds.
+TRADING = "trade"
+
 
 class LeaseTaken(Exception):
     """Another process holds the lease and its time has not run out."""

@@ -39,12 +39,13 @@ from positions.words import Feed
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
 from tradingsite.fitness import demand_fitness
 from tradingsite.kit.options import bad_input
+from tradingsite.notifying import notifying
 from tradingsite.replaying import wire
 
 log = structlog.get_logger(__name__)
 
-#: Whoever trades or watches a book holds this lease; a standby takes over within LEASE and its own look.
-LEASE_NAME, LEASE, STANDBY_LOOK_S = "trade", timedelta(seconds=12), 1.0
+#: How long the lease TRADING lasts; a standby takes over within LEASE and its own look.
+LEASE, STANDBY_LOOK_S = timedelta(seconds=12), 1.0
 #: Symbols that stand for the market, the first of these that is on the watchlist.
 INDEXES = ("SPY", "QQQ", simulated.INDEX)
 CALENDAR_DAYS = 2 * timedelta(days=HISTORY_SESSIONS)
@@ -154,7 +155,7 @@ def tenure(book: str, screen: Console, stopping: Event, *, waits: bool) -> Itera
     told = False
     while not stopping.is_set():
         try:
-            lease = leases.acquire(book, LEASE_NAME, datetime.now(UTC), LEASE)
+            lease = leases.acquire(book, leases.TRADING, datetime.now(UTC), LEASE)
             break
         except LeaseTaken as taken:
             if not told:
@@ -219,7 +220,7 @@ def run(
     screen.print(LIVE_WARNING if at.access.live else "Paper account: orders are not real.")
     if at.is_simulated:
         screen.print(f"This Alpaca is simulated: {at.access.origin}, market time {at.clock.now():%Y-%m-%d %H:%M} UTC.")
-    with Signals() as signals:
+    with Signals() as signals, notifying(book, at.clock):
         with tenure(book, screen, signals.stopping, waits=waits) as held:
             if held is not None:
                 try:
@@ -282,4 +283,5 @@ def _trade(
         )
         signals.tell(trader.stop)
         screen.print(f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.")
+        log.info("trading_began", book=book)
         trader.run()

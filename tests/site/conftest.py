@@ -9,6 +9,7 @@ from ml.features import FEATURE_SET
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
 from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
 from tests.factories import MLModelFactory, TradeFactory, features_of
+from tradingsite.models import Notification
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
 
@@ -111,6 +112,10 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         mean_error=0.004,
         errors_before=0,
     )
+    Notification.objects.create(
+        book=book, kind="exit", subject=f"exit of {trade.signal_key}", number=1, state="WIN", text="closed by target",
+        happened_at=at, noted_at=at,
+    )  # fmt: skip
     make_session(book, trade.session)
 
 

@@ -22,7 +22,8 @@ JOBS = {
     "daily report": Job("tradingsite.schedules.daily_report", "15 16 * * 1-5"),
     "drift check": Job("tradingsite.schedules.check_drift", "30 16 * * 1-5"),
     "nightly training": Job("tradingsite.schedules.train", "0 18 * * 1-5"),
-    # Only failures are kept: a success a minute would push the other jobs' results out of the table.
+    # Of these only failures are kept: a success a minute would push the other jobs' results out of the table.
+    "notifications": Job("tradingsite.schedules.notify", "* * * * *", "q_options={'save': False}"),
     "monitors": Job("tradingsite.schedules.monitors", "* * * * *", "q_options={'save': False}"),
 }
 
