@@ -170,7 +170,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         )
     console.print(f"Gate: [bold]{model['gate']}[/bold]")
     for reason in model["gate_reasons"]:
-        console.print(f"  - {reason}")
+        console.print(f"  - {reason}", soft_wrap=True)
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

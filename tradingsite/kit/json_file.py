@@ -31,5 +31,8 @@ def check_json_file(path: Path | None) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write aside and rename, so that a reader never meets half a file. Raises ValueError for NaN and infinity."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

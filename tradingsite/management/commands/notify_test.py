@@ -1,34 +1,34 @@
 """Send one message to every service of NOTIFY_URLS."""
 
-from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from tradingsite.console import console
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Send one message to every service of the NOTIFY_URLS setting and say what came back. No address is shown: "
-        "services are named and counted. Example: manage.py notify_test. Exit status: 0 every service took it; 1 one "
-        "did not; 2 NOTIFY_URLS is not set, or a part of it is no Apprise URL."
+        "Send one message to every service of the NOTIFY_URLS setting and say what came back. No address is "
+        "shown: services are named and counted. What is told, and how: docs/notifications.md."
     )
+    exit_status = {
+        0: "every service took it",
+        1: "one did not",
+        2: "NOTIFY_URLS is not set, or a part of it is no Apprise URL",
+    }
     requires_system_checks: list[str] = []
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.table import Table
 
         from tradingsite.notifying import Services
 
-        check_json_file(options["json"])
         if not settings.NOTIFY_URLS:
             raise bad_input("NOTIFY_URLS is not set; give Apprise URLs, separated by commas (docs/notifications.md).")
         services = Services(settings.NOTIFY_URLS)

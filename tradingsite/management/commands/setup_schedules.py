@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from tradingsite.console import console
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,18 @@ JOBS = {
 }
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Schedule the daily report, the drift check, nightly training and the monitors (New York time). Run `qcluster` "
-        "to have them done. Example: python manage.py setup_schedules"
+        "Schedule the daily report, the drift check, nightly training, notifications and the monitors (New York "
+        "time); again, it changes nothing twice. Run `qcluster` to have them done."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         from django_q.models import Schedule
         from rich.table import Table
 
-        table = Table("name", "cron (New York)", "next run", "function")
+        table = Table("name", "cron (New York)", "next run (New York)")
+        scheduled = []
         for name, job in JOBS.items():
             row = Schedule(schedule_type=Schedule.CRON, next_run=timezone.now(), **asdict(job))
             job_row, _ = Schedule.objects.update_or_create(
@@ -51,5 +53,8 @@ class Command(BaseCommand):
                 },
             )
             next_run = timezone.localtime(job_row.next_run)
-            table.add_row(name, job.cron, f"{next_run:%a %Y-%m-%d %H:%M}", job.func)
+            table.add_row(name, job.cron, f"{next_run:%a %Y-%m-%d %H:%M}")
+            scheduled.append({"name": name, "cron": job.cron, "next_run": next_run.isoformat(), "function": job.func})
         console().print(table)
+        if options["json"]:
+            write_json(options["json"], {"schedules": scheduled})
