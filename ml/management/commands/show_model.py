@@ -69,7 +69,8 @@ class Command(SiteCommand):
         show_standing(model, screen)
         problems = {}
         if options["verify"]:
-            problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model)}
+            with screen.status("Training it again"):
+                problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model)}
             screen.print(
                 problems["artifact"] or "Hash, signature and feature set are right, and it scores.", soft_wrap=True
             )

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from tradingsite.bars_options import add_file_options
-from tradingsite.console import console
+from tradingsite.console import console, progress
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
@@ -49,7 +49,8 @@ class Command(SiteCommand):
         try:
             first_seen = FileFeed(bars, last=day, **files)
             revised = FileFeed(bars, last=day, revised=True, **files) if bars.is_dir() else None
-            result = audit(book, day, settings.STRATEGY, first_seen, revised)
+            with progress("Reading sessions", first_seen.session_count * (1 if revised is None else 2)) as advance:
+                result = audit(book, day, settings.STRATEGY, first_seen, revised, advance)
         except (BadBars, NothingToAudit) as error:
             raise bad_input(str(error)) from error
         screen = console()
