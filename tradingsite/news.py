@@ -57,10 +57,10 @@ def exits(book: str, since: date, seen: Collection[int]) -> dict[int, News]:
 def _exit(trade: Trade) -> News:
     assert trade.pnl is not None
     assert trade.exited_at is not None
-    in_r = f", {trade.r_multiple:+.2f} R" if trade.r_multiple is not None else ""
+    in_r = f", {trade.r_multiple:+z.2f} R" if trade.r_multiple is not None else ""
     prices = f"{trade.entry_price or trade.planned_entry:.2f} to {trade.exit_price or 0:.2f}"
     text = (
-        f"{trade.symbol} {trade.side} closed by {trade.exit_reason}: {trade.pnl:+,.2f} dollars after fees{in_r}, "
+        f"{trade.symbol} {trade.side} closed by {trade.exit_reason}: {trade.pnl:+z,.2f} dollars after fees{in_r}, "
         f"{trade.quantity} shares, {prices}"
     )
     return News(NewsKind.EXIT, f"exit of {trade.signal_key}", str(trade.outcome), text, trade.exited_at)

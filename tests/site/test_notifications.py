@@ -23,6 +23,7 @@ import structlog
 from django.conf import settings as site
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
+from pytest_django import DjangoAssertNumQueries
 
 from ml.models import DriftCheck
 from positions import halting, leases
@@ -503,6 +504,7 @@ def test_while_the_database_is_away_alarms_are_told_once_and_stored_when_it_is_b
     with monkeypatch.context() as patched:
         patched.setattr(notifying, "note", away)
         notifier.hear({"event": "database_lost"})
+        TradeFactory(book=BOOK, symbol="KO")
         notifier.look()
         restarted = notifier_of(service)
         for event in ("database_lost", "position_unprotected", "position_unprotected"):
@@ -517,8 +519,9 @@ def test_while_the_database_is_away_alarms_are_told_once_and_stored_when_it_is_b
     again.hear({"event": "position_unprotected", "trade": "KO-1"})
     again.hear({"event": "database_is_back"})
     again.look()
-    assert service.lines == [*told, "The database is back."]
+    assert service.lines[:3] == [*told, "The database is back."]
     assert Notification.objects.filter(claim=notifying.WITHOUT_DATABASE).count() == 2
+    assert [line[:24] for line in service.lines[3:]] == ["KO long closed by target"]
 
 
 def test_whatever_goes_wrong_the_thread_goes_on_and_says_so_once(
@@ -533,6 +536,16 @@ def test_whatever_goes_wrong_the_thread_goes_on_and_says_so_once(
     close_trades(1)
     notifier._look_safely(everything=True)
     assert len(service.lines) == 1
+
+
+def test_a_look_at_a_day_of_told_exits_reads_no_trade_again(
+    service: Service, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    notifier = looking(service)
+    close_trades(30)
+    notifier.look(everything=True)
+    with django_assert_num_queries(7):  # trades that have closed, their keys alone, are one of them
+        notifier.look()
 
 
 # -- wired
