@@ -524,6 +524,25 @@ def test_while_the_database_is_away_alarms_are_told_once_and_stored_when_it_is_b
     assert [line[:24] for line in service.lines[3:]] == ["KO long closed by target"]
 
 
+WITHOUT = f"""{PROCESS.partition("print")[0]}
+for _ in range(2):
+    notifier.hear({{"event": "database_lost"}})
+    notifier.look()
+"""
+
+
+def test_a_database_that_is_not_there_keeps_no_alarm_back(service: Service, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import django; django.setup()\n{WITHOUT}", BOOK, service.url],
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": "tradingsite.settings", "VAR_DIR": str(tmp_path),
+                 "DATABASE_URL": "postgres://nobody@127.0.0.1:1/x", "DATABASE_POOL": "false"},
+            cwd=site.BASE_DIR, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    assert service.lines == ["The database is away: entries stop, exits and stops go on."]
+
+
 def test_whatever_goes_wrong_the_thread_goes_on_and_says_so_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
