@@ -11,7 +11,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 from ml.features import FEATURES, Group
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from ml.registry import HEAVY, SERVICE
-from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin
+from tradingsite.kit.admin import BookFilter, RecordAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 
 HEAVY_OF_A_MODEL = tuple(f"model__{name}" for name in HEAVY)
@@ -40,7 +40,7 @@ def _group(group: Group) -> Callable[[TradeFeatures], SafeString]:
 
 
 @admin.register(TradeFeatures)
-class TradeFeaturesAdmin(ReadOnlyAdmin):
+class TradeFeaturesAdmin(RecordAdmin):
     when_empty = f"No signal yet. {FILLED_BY_A_RUN}"
     list_display = (
         "signal_at",
@@ -79,7 +79,8 @@ class TradeFeaturesAdmin(ReadOnlyAdmin):
 
 
 @admin.register(MLModel)
-class MLModelAdmin(ReadOnlyAdmin):
+class MLModelAdmin(RecordAdmin):
+    not_exported = ("artifact",)
     when_empty = "No model yet. Run python manage.py train_model; setup_schedules does it every night."
     list_display = (
         "created_at",
@@ -103,14 +104,7 @@ class MLModelAdmin(ReadOnlyAdmin):
     search_fields = ("version__exact",)
     search_help_text = "A version"
     fieldsets = (
-        ("Verdict of the gate", {"fields": ("gate", "gate_reasons", "may_filter")}),
-        (
-            "Out of sample",
-            {"fields": ("metrics", "trained_on", "tested_on", "last_tested_on", "threshold")},
-        ),
         ("Service", {"fields": SERVICE}),
-        ("Each test window", {"classes": ("collapse",), "fields": ("folds",)}),
-        ("Importance", {"classes": ("collapse",), "fields": ("importance",)}),
         (
             "What retraining needs",
             {
@@ -139,17 +133,13 @@ class MLModelAdmin(ReadOnlyAdmin):
     def tested_on(self, model: MLModel) -> str:
         return model.tested_on
 
-    @admin.display(description="last test window")
-    def last_tested_on(self, model: MLModel) -> str:
-        return f"{model.last_tested_on}, {model.n_validation:,} trades validated on before them"
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[MLModel]:
         rows: QuerySet[MLModel] = super().get_queryset(request)
         return rows.defer("artifact")
 
 
 @admin.register(Prediction)
-class PredictionAdmin(ReadOnlyAdmin):
+class PredictionAdmin(RecordAdmin):
     when_empty = "No prediction yet: it takes a model (train_model) and a signal. PREDICTION_MODE must not be off."
     list_display = (
         "predicted_at",
@@ -160,7 +150,6 @@ class PredictionAdmin(ReadOnlyAdmin):
         "p_geometry",
         "threshold",
         "decision",
-        "reason",
         "overridden",
         "outcome",
         "book",
@@ -180,7 +169,7 @@ class PredictionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(DriftCheck)
-class DriftCheckAdmin(ReadOnlyAdmin):
+class DriftCheckAdmin(RecordAdmin):
     when_empty = "No drift check yet: it takes a champion. Run python manage.py check_drift, or setup_schedules."
     list_display = (
         "checked_at",
@@ -209,7 +198,7 @@ class DriftCheckAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Performance)
-class PerformanceAdmin(ReadOnlyAdmin):
+class PerformanceAdmin(RecordAdmin):
     when_empty = f"No session yet. {FILLED_BY_A_RUN}"
     list_display = (
         "session",
@@ -227,7 +216,7 @@ class PerformanceAdmin(ReadOnlyAdmin):
 
 
 @admin.register(LeakageCheck)
-class LeakageCheckAdmin(ReadOnlyAdmin):
+class LeakageCheckAdmin(RecordAdmin):
     when_empty = "Nobody has looked for leaks yet, so no model can pass its gate. Run python manage.py check_leakage."
     list_display = ("checked_at", "is_clean", "points", "compared", "feature_set")
     list_filter = ("is_clean",)

@@ -75,15 +75,21 @@ def unseal(text: str, *, key: str, sha256: str, feature_set: str) -> Artifact:
     """Open an artifact whose fingerprint, signature and feature set are as expected. Raises ArtifactRefused."""
     if len(text) > LARGEST:
         raise ArtifactRefused(Refusal.TOO_LARGE, f"the artifact has {len(text):,} characters; at most {LARGEST:,} load")
-    if not hmac.compare_digest(fingerprint(text), sha256):
-        raise ArtifactRefused(Refusal.ALTERED, "the artifact was altered: its SHA-256 is not the one stored with it")
+    if not hmac.compare_digest(fingerprint(text).encode(), sha256.encode()):
+        raise ArtifactRefused(
+            Refusal.ALTERED, "the artifact was altered: its SHA-256 is not the one stored with it; train a new one"
+        )
     try:
         sealed = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ArtifactRefused(Refusal.ALTERED, f"the artifact is not base64: {error}") from error
     signature, payload = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
     if not hmac.compare_digest(signature, _signature(payload, key)):
-        raise ArtifactRefused(Refusal.OTHER_KEY, "the artifact was not signed with this site's MODEL_SIGNING_KEY")
+        raise ArtifactRefused(
+            Refusal.OTHER_KEY,
+            "the artifact was not signed with this site's MODEL_SIGNING_KEY: set the key it was signed with, or train "
+            "a new one",
+        )
     try:
         artifact = Artifact(**_PlainUnpickler(io.BytesIO(payload)).load())
     except (pickle.UnpicklingError, EOFError, TypeError) as error:

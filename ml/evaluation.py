@@ -20,7 +20,18 @@ RESAMPLES = 1000
 CALIBRATION_BINS = 10
 NEAREST_CERTAIN = 1e-6  # log-loss of a certainty that was wrong is finite
 DRAWS_AT_ONCE = 100
+#: Of the resamples, that have a figure for which two sessions or more have rows. One session is missing from a quarter
+#: of them at the least, and in the others the figure never moves.
+KNOWN = 0.8
 HALVINGS = 20  # of 0 to 1: to a millionth
+
+#: Between what a figure lies, whatever its interval would say.
+POSSIBLE = {
+    **dict.fromkeys(("precision", "recall", "f1", "brier"), (0.0, 1.0)),
+    "mcc": (-1.0, 1.0),
+    "log_loss": (0.0, np.inf),
+    "mean_r": (-np.inf, np.inf),
+}
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -181,7 +192,7 @@ def delong_interval(won: Flags, p: Floats, alpha: float = 1 - CONFIDENCE) -> Int
     below = 1 - _below(losses, wins) / len(wins)
     error = float(np.sqrt(above.var(ddof=1) / len(wins) + below.var(ddof=1) / len(losses)))
     middle, z = float(above.mean()), float(ndtri(1 - alpha / 2))
-    return Interval(max(0.0, middle - z * error), min(1.0, middle + z * error))
+    return Interval(middle - z * error, middle + z * error).within(0.0, 1.0)
 
 
 def _bins(p: Floats) -> list[NDArray[np.intp]]:
@@ -279,9 +290,10 @@ class SessionBootstrap:
         return Interval(low, max(low, _least(shown(np.sign(seen) / CALIBRATION_BINS, tail))))
 
     def interval(self, value: float | None, resampled: Floats, alpha: float = 1 - CONFIDENCE) -> Interval | None:
-        """value +- t(sessions - 1) * the resampled standard error, made unbiased; None with a single session."""
+        """value +- t(sessions - 1) * the resampled standard error, made unbiased; None with a single session, and for
+        a figure that rests on the rows of a single one."""
         known = resampled[np.isfinite(resampled)]
-        if value is None or self.sessions < 2 or not known.size:
+        if value is None or self.sessions < 2 or len(known) < KNOWN * len(resampled):
             return None
         from scipy.special import stdtrit
 
@@ -361,6 +373,16 @@ def _deciles(rows: Rows, p: Floats) -> list[Decile]:
     ]
 
 
+def _confusion(won: Flags, said_win: Flags) -> dict[str, Flags]:
+    """Which of n rows are in each cell of the confusion matrix."""
+    return {
+        "true_positives": said_win & won,
+        "false_positives": said_win & ~won,
+        "true_negatives": ~said_win & ~won,
+        "false_negatives": ~said_win & won,
+    }
+
+
 def _of_confusion(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
     """Figures of k confusion matrices by name (k,), NaN where undefined; MCC is Matthews' correlation."""
     return {
@@ -396,7 +418,7 @@ def _skill_auc(rows: Rows, own: Scores, geometry: Scores, aucs: Floats, bootstra
 def _own_figures(rows: Rows, p: Floats, bootstrap: SessionBootstrap) -> dict[str, tuple[float | None, Interval | None]]:
     """The figures of a model by itself, each with its interval."""
     won, said_win, known_r = rows.won, p >= 0.5, np.isfinite(rows.r)
-    cells = (said_win & won, said_win & ~won, ~said_win & ~won, ~said_win & won)
+    cells = _confusion(won, said_win).values()
     counted = _of_confusion(*(np.array([cell.sum()], dtype=np.float64) for cell in cells))
     resampled = _of_confusion(*(bootstrap.sums(cell) for cell in cells))
     figures: dict[str, tuple[float | None, Floats]] = {
@@ -406,10 +428,26 @@ def _own_figures(rows: Rows, p: Floats, bootstrap: SessionBootstrap) -> dict[str
         "mean_r": (_mean(rows.r[known_r]), bootstrap.means(rows.r, known_r)),
     }
     precision = average_precision(won, p)
+
+    def bounded(name: str, value: float | None, draws: Floats) -> Interval | None:
+        interval = bootstrap.interval(value, draws)
+        return interval and interval.within(*POSSIBLE[name])
+
     return {
-        **{name: (value, bootstrap.interval(value, draws)) for name, (value, draws) in figures.items()},
+        **{name: (value, bounded(name, value, draws)) for name, (value, draws) in figures.items()},
         "average_precision": (precision, bootstrap.share_interval(precision, bootstrap.average_precisions(won, p))),
         "calibration_error": (calibration_error(won, p), bootstrap.calibration_interval(won, p)),
+    }
+
+
+def _without_learning(won: Flags) -> dict[str, float]:
+    """What always saying the base rate of these rows, or their commoner outcome, is worth on them."""
+    base_rate = float(won.mean())
+    return {
+        "base_rate": base_rate,
+        "base_rate_brier": base_rate * (1 - base_rate),
+        "base_rate_log_loss": float(log_losses(won, np.full(len(won), base_rate)).mean()),
+        "majority_accuracy": max(base_rate, 1 - base_rate),
     }
 
 
@@ -428,47 +466,34 @@ def evaluate(
     geometry lets through (all by default).
     """
     won, p = rows.won, model.p
-    n, wins = len(won), int(won.sum())
-    said_win = p >= 0.5
-    base_rate, others = wins / n, others or {}
+    n, wins, said_win, others = len(won), int(won.sum()), p >= 0.5, others or {}
     bootstrap = SessionBootstrap(rows.session, seed)
     geometry_rule = Rule(rows.p_geometry, np.ones(n, dtype=bool) if geometry_taken is None else geometry_taken)
     own, geometry = scores(rows, model, bootstrap), scores(rows, geometry_rule, bootstrap)
     figures, aucs = _own_figures(rows, p, bootstrap), bootstrap.aucs(won, p)
+    named: dict[str, Any] = {
+        **{name: int(cell.sum()) for name, cell in _confusion(won, said_win).items()},
+        **{name: value for name, (value, _) in figures.items()},
+        **_without_learning(won),
+    }
     return Evaluation(
+        **named,
         n=n,
         wins=wins,
         losses=n - wins,
         sessions=bootstrap.sessions,
         attempts=attempts,
-        true_positives=int((said_win & won).sum()),
-        false_positives=int((said_win & ~won).sum()),
-        true_negatives=int((~said_win & ~won).sum()),
-        false_negatives=int((~said_win & won).sum()),
         auc=own.auc,
         auc_interval=own.auc_interval,
         auc_bound=_auc_interval(rows, p, aucs, bootstrap, (1 - CONFIDENCE) / attempts),
         accuracy=own.accuracy,
-        precision=figures["precision"][0],
-        recall=figures["recall"][0],
-        f1=figures["f1"][0],
-        mcc=figures["mcc"][0],
-        average_precision=figures["average_precision"][0],
-        brier=own.brier,
-        log_loss=own.log_loss,
-        calibration_error=calibration_error(won, p),
         spiegelhalter_p=spiegelhalter_p(won, p),
-        base_rate=base_rate,
-        base_rate_brier=base_rate * (1 - base_rate),
-        base_rate_log_loss=float(log_losses(won, np.full(n, base_rate)).mean()),
-        majority_accuracy=max(base_rate, 1 - base_rate),
         accuracy_over_majority=_accuracy_over_majority(said_win == won, won, bootstrap),
         geometry=geometry,
         skill_log_loss=compared_log_loss(won, rows.p_geometry, p, bootstrap),
         skill_auc=_skill_auc(rows, own, geometry, aucs, bootstrap),
         n_r=int(np.isfinite(rows.r).sum()),
         n_taken=own.n_taken,
-        mean_r=figures["mean_r"][0],
         mean_r_taken=own.mean_r_taken,
         taken_minus_all=_taken_minus_all(rows.r, model.taken, bootstrap),
         intervals={

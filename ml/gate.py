@@ -174,7 +174,7 @@ def in_one_sentence(evidence: Evidence) -> str:
     skill, gained = evaluation.skill_auc, evaluation.taken_minus_all
     n = f"{evaluation.n:,} trades of {evaluation.sessions:,} sessions"
     if skill is None or skill.interval is None:
-        return f"Nothing can be said on {n}."
+        return f"Nothing can be said on {n}: it takes wins and losses, and two sessions or more."
     bounds = f"{skill.value:+.3f} in AUC over geometry, 95 % {skill.interval.low:+.3f} to {skill.interval.high:+.3f}"
     if skill.interval.low <= 0:
         return f"No skill is shown beyond the plan's own odds: {bounds}, on {n}."

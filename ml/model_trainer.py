@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from django.conf import settings
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from numpy.typing import NDArray
 
 from ml.artifact import Artifact, fingerprint, seal
+from ml.curves import curves
 from ml.drift import reference_of
 from ml.evaluation import Estimate, Evaluation, SessionBootstrap, ShuffledControl, compared_log_loss
 from ml.features import FEATURE_SET
@@ -53,6 +55,7 @@ class Judgement:
     may_filter: bool
     may_filter_reasons: list[str]
     deflated: dict[str, Any]
+    curves: dict[str, Any]
 
     def metrics(self) -> dict[str, Any]:
         evidence = self.evidence
@@ -62,6 +65,7 @@ class Judgement:
             "shuffled_labels": asdict(evidence.shuffled) if evidence.shuffled else None,
             "worse_than_champion": asdict(evidence.worse_than_champion) if evidence.worse_than_champion else None,
             "deflated_sharpe": self.deflated,
+            "curves": self.curves,
             "may_filter_reasons": self.may_filter_reasons,
         }
 
@@ -168,6 +172,7 @@ class ModelTrainer:
             filters and verdict is Gate.PASS,
             filter_reasons,
             self._deflated(data, walk, asked, earlier),
+            curves(data.results_of(walk.test_rows), walk.rule(asked).p, self.seed),
         )
 
     def _shuffled(self, data: TrainingData, walk: WalkForward, algorithm: Algorithm) -> ShuffledControl | None:
@@ -237,9 +242,8 @@ class ModelTrainer:
         artifact = self.artifact_of(last, algorithm)
         test_from, test_to = (date.fromisoformat(str(day)) for day in (last.window.test.first, last.window.test.last))
         reward = np.asarray(data.columns["reward_to_risk"], dtype=np.float64)
-        return MLModel.objects.create(
+        model = MLModel(
             book=self.book,
-            version=self._free_version(test_to),
             algorithm=algorithm,
             label=self.label,
             gate=judgement.gate,
@@ -266,6 +270,19 @@ class ModelTrainer:
             manifest=self._manifest(data, last, algorithm),
             created_at=timezone.now(),
         )
+        self._store(model)
+        return model
+
+    def _store(self, model: MLModel) -> None:
+        """Under the next free version; two trainings that end at once take one each."""
+        while model.pk is None:
+            model.version = self._free_version(model.test_to)
+            try:
+                with transaction.atomic():
+                    model.save(force_insert=True)
+            except IntegrityError:
+                if not MLModel.objects.filter(book=model.book, version=model.version).exists():
+                    raise
 
     @staticmethod
     def artifact_of(fold: Fold, algorithm: Algorithm) -> str:
@@ -323,7 +340,6 @@ class ModelTrainer:
             "train": _part_dict(last.window.train),
             "validation": _part_dict(last.window.validation),
             "test": _part_dict(last.window.test),
-            "last_signal_at": str(data.start[-1]),
             "last_closed_at": str(data.end.max()),
             "reference": reference_of(data.columns_of(train), data.session[train]),
             "data_hash": data.data_hash,
@@ -369,12 +385,14 @@ class ModelTrainer:
         """The artifact that the model's manifest gives today: equal to the stored one, to the byte, where nothing has
         changed. Raises CannotRetrain where the book's data is not what it was."""
         stored = model.manifest
-        until = datetime.fromisoformat(stored["last_signal_at"]).replace(tzinfo=UTC)
+        if "last_closed_at" not in stored:
+            raise CannotRetrain(f"Model {model.version} does not say which trades it learned from; train a new one.")
+        until = datetime.fromisoformat(stored["last_closed_at"]).replace(tzinfo=UTC)
         again = ModelTrainer(model.book, stored["seed"], Label(stored["label"]), stored["parameters"])
         data = load_training_data(model.book, again.label, until)
         if data.data_hash != stored["data_hash"]:
             raise CannotRetrain(
-                f"The closed trades of book {model.book} up to {until:%Y-%m-%d %H:%M} UTC are not those that model "
+                f"The trades of book {model.book} closed by {until:%Y-%m-%d %H:%M} UTC are not those that model "
                 f"{model.version} was trained on: there are {len(data.won):,} now, there were {stored['n_trades']:,}."
             )
         walk = again.walk_forward_validation(data)

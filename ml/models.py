@@ -25,7 +25,7 @@ class TradeFeatures(models.Model):
     feature_set = models.CharField(max_length=16)
     bars_used = models.PositiveIntegerField(help_text="bars of history behind the indicators")
     complete = models.BooleanField(help_text="no null but those that a first trade or a missing quote explains")
-    missing = models.JSONField(default=dict, help_text="{feature: why it is null}")
+    missing = models.JSONField(default=dict, help_text="why each feature that is null is so")
     taken = models.BooleanField(help_text="whether an entry order was sent on the signal")
     not_taken_reason = models.CharField(max_length=64, blank=True)
 
@@ -41,6 +41,8 @@ class TradeFeatures(models.Model):
             models.Index(fields=["book", "-signal_at", "-id"], name="features_newest_of_a_book"),
             models.Index(fields=["-signal_at", "-id"], name="features_newest"),
             models.Index(fields=["book", "session"], name="features_of_a_session"),
+            models.Index(fields=["symbol", "-signal_at"], name="features_of_a_symbol"),
+            models.Index(fields=["taken", "-signal_at", "-id"], name="features_by_taken"),
         ]
 
     def __str__(self) -> str:
@@ -189,7 +191,7 @@ class LeakageCheck(models.Model):
     compared = models.PositiveIntegerField(help_text="feature values compared byte by byte")
     is_clean = models.BooleanField()
     leaks = models.JSONField(default=list, help_text="features that changed before the moment")
-    caught = models.JSONField(default=dict, help_text="{planted leak: points at which it was found}")
+    caught = models.JSONField(default=dict, help_text="at how many points each planted leak was found")
 
     class Meta:
         db_table = "ml_leakage_checks"
@@ -207,23 +209,24 @@ class Prediction(models.Model):
     signal_key = models.CharField(max_length=64)
     model = models.ForeignKey(MLModel, models.CASCADE, related_name="predictions")
     mode = word_field(PredictionMode)
-    p_raw = models.FloatField()
-    p_win = models.FloatField(help_text="calibrated probability of a WIN")
+    p_raw = models.FloatField("P(win), raw", help_text="before calibration")
+    p_win = models.FloatField("P(win)", help_text="calibrated probability of a WIN")
     p_geometry = models.FloatField(help_text="risk / (risk + reward): the plan's own odds on a random walk")
-    threshold = models.FloatField(null=True)
+    threshold = models.FloatField(null=True, help_text="P(win) above which a trade of this plan pays")
     decision = word_field(Decision)
     reason = models.CharField(max_length=100, blank=True)
     overridden = models.BooleanField(default=False, help_text="the model serves without having passed its gate")
     contributions = models.JSONField(
-        null=True, help_text="what moved it most: {feature, value, log_odds}, added behind the signal"
+        null=True, help_text="the features that moved it most and what each added to the log-odds of a WIN"
     )
-    latency_us = models.FloatField(help_text="microseconds from features to decision")
+    latency_us = models.FloatField("latency", help_text="microseconds from features to decision")
     predicted_at = models.DateTimeField()
     outcome = word_field(Outcome, null=True)
 
     class Meta:
         db_table = "ml_predictions"
         ordering = ["-predicted_at", "-id"]
+        permissions = [("ask_model", "Can ask the model about features")]
         constraints = [
             models.UniqueConstraint(fields=["book", "signal_key", "model"], name="prediction_once_a_signal_and_model"),
             allowed("mode", PredictionMode, "prediction_mode"),
@@ -235,6 +238,7 @@ class Prediction(models.Model):
         indexes = [
             models.Index(fields=["book", "-predicted_at", "-id"], name="prediction_newest_of_a_book"),
             models.Index(fields=["-predicted_at", "-id"], name="prediction_newest"),
+            models.Index(fields=["decision", "-predicted_at", "-id"], name="prediction_by_decision"),
         ]
 
     def __str__(self) -> str:
@@ -302,14 +306,22 @@ class Performance(models.Model):
     pnl = money_field("P/L", help_text="dollars, after fees")
     win_rate = models.FloatField(null=True)
     average_pnl = models.FloatField("average P/L", null=True, help_text="dollars a trade, after fees")
-    average_r = models.FloatField(null=True)
+    average_r = models.FloatField("average R", null=True)
     profit_factor = models.FloatField(null=True)
     sharpe_per_trade = models.FloatField(null=True, help_text="mean R / its standard deviation, never annualised")
-    max_drawdown_r = models.FloatField(null=True, help_text="in R along the session's closed trades")
-    exits = models.JSONField(help_text="{reason: trades closed for it}")
+    max_drawdown_r = models.FloatField("max drawdown", null=True, help_text="in R along the session's closed trades")
+    equity_return = models.FloatField(
+        null=True, help_text="P/L / the equity that the session's first trade was sized on"
+    )
+    exits = models.JSONField(help_text="trades closed for each reason")
+    exit_effects = models.JSONField(
+        help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
+    )
     breakeven_moves = models.PositiveIntegerField()
     predictions = models.PositiveIntegerField()
-    prediction_p99_ms = models.FloatField(null=True)
+    prediction_p99_ms = models.FloatField(
+        "slowest predictions", null=True, help_text="milliseconds within which 99 % of them were made"
+    )
     unprotected_seconds = models.FloatField()
 
     class Meta:

@@ -5,21 +5,25 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 from django.db.models import Count, Max
 
 from ml import statistics
+from ml.impact import Impact, impact
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.statistics import Floats
+from positions.market.calendar import sessions_between
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
 #: What figures and reports are made of; any other column of a trade would be a query of its own.
 _READ = (
     "signal_key", "symbol", "side", "status", "session", "signal_at", "entered_at", "entry_price", "quantity",
-    "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome", "unprotected_seconds",
+    "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome", "unprotected_seconds", "equity",
+    "managed", "breakeven_set", "risk_per_share", "plan_exit_reason", "plan_r", "plan_doubt", "mae_r", "mfe_r",
 )  # fmt: skip
 
 
@@ -43,6 +47,17 @@ class SessionRecord:
     scores: list[ScoredSignal] = field(default_factory=list)
     breakeven_moves: int = 0
 
+    @property
+    def equity_return(self) -> float | None:
+        """P/L after fees as a fraction of the equity that the first trade was sized on; 0 without a closed trade, None
+        where that equity is not known."""
+        pnl = [trade.pnl or 0 for trade in self.trades if trade.status == TradeStatus.CLOSED]
+        sized = [trade for trade in self.trades if trade.equity]
+        if not pnl:
+            return 0.0
+        first = min(sized, key=attrgetter("signal_at"), default=None)
+        return float(sum(pnl) / first.equity) if first and first.equity else None
+
 
 class Sample:
     """Some sessions of a book taken together: what figures are made of."""
@@ -64,6 +79,19 @@ class Sample:
     def r(self) -> Floats:
         """R of each measured trade."""
         return np.array([trade.r_multiple for trade in self.measured], dtype=np.float64)
+
+    @cached_property
+    def returns(self) -> Floats | None:
+        """Fractions of equity, one a session of the exchange from the first to the last here, 0 for those without a
+        trade; None where one is not known."""
+        known = {record.day: record.equity_return for record in self.records}
+        days = [session.day for session in sessions_between(min(known), max(known))] if known else []
+        returns = [known.get(day, 0.0) for day in days]
+        return None if None in returns else np.array(returns, dtype=np.float64)
+
+    @cached_property
+    def impact(self) -> Impact:
+        return impact(self.closed)
 
     @cached_property
     def wins(self) -> int:
@@ -185,7 +213,9 @@ class PerformanceTracker:
             profit_factor=statistics.profit_factor(pnl),
             sharpe_per_trade=statistics.sharpe_per_trade(r),
             max_drawdown_r=statistics.max_drawdown_r(r),
+            equity_return=record.equity_return,
             exits=sample.exits,
+            exit_effects={rule: {"n": each.n, "net_r": each.net} for rule, each in sample.impact.rules.items()},
             breakeven_moves=sample.breakeven_moves,
             predictions=sample.predicted,
             prediction_p99_ms=sample.prediction_p99_ms,

@@ -57,11 +57,17 @@ def opened(model: MLModel) -> Artifact:
     """A model's artifact, checked against its fingerprint, its signature and the features this program computes; no
     library of learning is needed. Raises ModelUnusable."""
     try:
-        return unseal(
+        artifact = unseal(
             model.artifact, key=settings.MODEL_SIGNING_KEY, sha256=model.artifact_sha256, feature_set=FEATURE_SET
         )
     except ArtifactRefused as refused:
         raise ModelUnusable(f"model {model}: {refused}") from refused
+    if (artifact.algorithm, artifact.feature_set) != (model.algorithm, model.feature_set):
+        raise ModelUnusable(
+            f"model {model}: its row was altered: it says {model.algorithm} on feature set {model.feature_set}, the "
+            f"signed artifact {artifact.algorithm} on {artifact.feature_set}"
+        )
+    return artifact
 
 
 def why_silent(model: MLModel, now: datetime) -> str:
@@ -137,6 +143,10 @@ class Predictor:
     def load(self) -> None:
         """Load and warm up now rather than at the first signal. Raises ModelUnusable."""
         _ = self._loaded
+
+    def exported(self) -> bytes:
+        """The model in its own library's format. Raises ModelUnusable."""
+        return self._loaded.scorer.exported()
 
     def predict(self, features: FeatureRow, p_geometry: float) -> Score:
         """Score a signal's features, by name, None where unknown. Raises ModelUnusable."""

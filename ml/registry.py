@@ -105,7 +105,8 @@ def _refusal(
     if override_until is not None and model.gate == Gate.PASS:
         return f"Model {model} passed its gate; it needs no override. Promote it without --override."
     if override_until is not None and override_until <= now:
-        return f"The override would have ended at {override_until:%Y-%m-%d %H:%M} UTC; give a time to come."
+        ended = timezone.localtime(override_until)
+        return f"The override would have ended at {ended:%Y-%m-%d %H:%M} in New York; give a time to come."
     if override_until is None and model.gate != Gate.PASS:
         return (
             f"Model {model} did not pass its gate ({model.gate}): {' '.join(model.gate_reasons) or 'no reason stored.'}"

@@ -31,6 +31,10 @@ class Interval:
     def contains(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def within(self, least: float, most: float) -> "Interval":
+        """The part of it that lies between two limits of the figure."""
+        return Interval(max(least, self.low), min(most, self.high))
+
 
 def mean(values: Floats) -> float | None:
     """sum(x) / n; over r this is the expectancy. None without values."""
@@ -62,6 +66,22 @@ def daily_sharpe(returns: Floats) -> float | None:
     return None if ratio is None else ratio * float(np.sqrt(SESSIONS_A_YEAR))
 
 
+def daily_sharpe_interval(returns: Floats) -> Interval | None:
+    """Around daily_sharpe, with the standard error sqrt(252 (1 + SR^2 / 2) / n), SR a session's ratio (Lo 2002).
+
+    None where that is None.
+    """
+    ratio = sharpe_per_trade(returns)
+    if ratio is None:
+        return None
+    from scipy.special import ndtri
+
+    error = float(np.sqrt(SESSIONS_A_YEAR * (1 + ratio**2 / 2) / len(returns)))
+    half = float(ndtri((1 + CONFIDENCE) / 2)) * error
+    centre = ratio * float(np.sqrt(SESSIONS_A_YEAR))
+    return Interval(centre - half, centre + half)
+
+
 def sortino(returns: Floats) -> float | None:
     """mean(x) / sqrt(mean(min(x, 0)^2)) * sqrt(252), the mean of squares over all sessions. None without a loss.
 
@@ -84,13 +104,14 @@ def max_drawdown_r(r: Floats) -> float | None:
     return float(np.max(np.maximum.accumulate(total) - total))
 
 
-def max_drawdown(equity: Floats, start: float) -> float | None:
-    """Largest fall as a fraction of the highest equity so far; `equity` at the end of each session, `start` before
-    the first one (dollars, above 0). Not negative; None without sessions.
+def max_drawdown(returns: Floats) -> float | None:
+    """Largest fall as a fraction of the highest equity so far, which starts at 1 and grows by each session's return.
+
+    `returns` as for daily_sharpe. Not negative; None without sessions.
     """
-    if not len(equity):
+    if not len(returns):
         return None
-    values = np.concatenate(([start], equity))
+    values = np.concatenate(([1.0], np.cumprod(1 + returns)))
     peak = np.maximum.accumulate(values)
     return float(np.max((peak - values) / peak))
 
@@ -111,24 +132,55 @@ def share_interval(hits: int, n: int) -> Interval | None:
 def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval | None:
     """t-interval for the mean over trades, with a standard error that lets the trades of one session move together.
 
+    The error is `clustered_error`'s, the quantile Student's with as many degrees of freedom as there are sessions less
+    one. Where every session has as many trades this is the t-interval over session means; where every trade is a
+    session of its own, the plain t-interval. None below two sessions or without variance.
+    """
+    error = clustered_error(values, sessions)
+    if error is None:
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(set(sessions)) - 1, (1 + CONFIDENCE) / 2)) * error
+    centre = float(np.mean(values))
+    return Interval(centre - half, centre + half)
+
+
+def difference_interval(
+    values: Floats, sessions: Sequence[object], others: Floats, other_sessions: Sequence[object]
+) -> Interval | None:
+    """t-interval for mean(values) - mean(others), two sets of trades of different sessions, each error clustered.
+
+    Degrees of freedom by Welch and Satterthwaite, from each side's sessions less one (Welch 1947). None where either
+    side has no error.
+    """
+    error, other_error = clustered_error(values, sessions), clustered_error(others, other_sessions)
+    if error is None or other_error is None:
+        return None
+    from scipy.special import stdtrit
+
+    variance = error**2 + other_error**2
+    freedom = variance**2 / (error**4 / (len(set(sessions)) - 1) + other_error**4 / (len(set(other_sessions)) - 1))
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * variance**0.5
+    centre = float(np.mean(values) - np.mean(others))
+    return Interval(centre - half, centre + half)
+
+
+def clustered_error(values: Floats, sessions: Sequence[object]) -> float | None:
+    """Standard error of the mean over trades, where those of one session may move together.
+
     `sessions[i]` names the session of `values[i]`. With G sessions, n trades and e_g the sum of x - mean in session g,
-    SE^2 = G / (G - 1) * sum(e_g^2) / n^2 and the quantile is Student's with G - 1 degrees of freedom (Cochran 1977,
-    Sampling Techniques, 6.3). Where every session has as many trades this is the t-interval over session means; where
-    every trade is a session of its own, the plain t-interval. None below two sessions or without variance.
+    SE^2 = G / (G - 1) * sum(e_g^2) / n^2 (Cochran 1977, Sampling Techniques, 6.3). None below two sessions or without
+    variance.
     """
     groups, members = np.unique(np.asarray(sessions), return_inverse=True)
     if len(groups) < 2 or _constant(values):
         return None
-    from scipy.special import stdtrit
-
-    centre = float(np.mean(values))
-    residuals = np.bincount(members, weights=values - centre)
+    residuals = np.bincount(members, weights=values - np.mean(values))
     if np.allclose(residuals, 0.0, atol=1e-12 * float(np.ptp(values))):
         return None
     count = len(groups)
-    error = float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
-    return Interval(centre - half, centre + half)
+    return float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
 
 
 def _constant(values: Floats) -> bool:

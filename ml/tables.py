@@ -41,7 +41,8 @@ def estimate(given: Mapping[str, Any] | None, style: str = "+.3f") -> tuple[str,
     return figure(given["value"], style), between
 
 
-def _table(title: str, *headings: str, caption: str = "") -> "Table":
+def figures_table(title: str, *headings: str, caption: str = "") -> "Table":
+    """An empty table: the first column left, figures right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -78,7 +79,7 @@ def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapp
 
 def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
     """`rules_of` with what shuffled outcomes gave."""
-    table = _table(
+    table = figures_table(
         f"Out of sample: {metrics['n']:,} trades ({metrics['wins']:,} won) in {metrics['sessions']} sessions",
         "",
         "AUC",
@@ -87,7 +88,7 @@ def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
         "Brier",
         "taken",
         "mean R",
-        caption="±: 95 %, by session. Accuracy at P >= 0.5. Taken: not skipped; R after costs.\n"
+        caption="±: 95 %, by session. Accuracy at P >= 0.5.\nTaken: not skipped; R after costs.\n"
         "Geometry is risk / (risk + reward), no learning.",
     )
     for words, row in rules_of(metrics, algorithm):
@@ -108,7 +109,7 @@ def rules_table(metrics: Mapping[str, Any], algorithm: str) -> "Table":
 
 def skill_table(metrics: Mapping[str, Any]) -> "Table":
     """What the model adds, each with its interval; above 0 is better."""
-    table = _table("What it adds", "", "value", "95 %")
+    table = figures_table("What it adds", "", "value", "95 %")
     for words, key in (
         ("AUC over geometry", "skill_auc"),
         ("log-loss saved over geometry", "skill_log_loss"),
@@ -121,7 +122,7 @@ def skill_table(metrics: Mapping[str, Any]) -> "Table":
 
 def detail_table(metrics: Mapping[str, Any]) -> "Table":
     """The model's other figures."""
-    table = _table("More of the model", "", "value", "95 %")
+    table = figures_table("More of the model", "", "value", "95 %")
     for words, key in (
         ("precision", "precision"),
         ("recall", "recall"),
@@ -142,7 +143,7 @@ def detail_table(metrics: Mapping[str, Any]) -> "Table":
 
 def deciles_table(metrics: Mapping[str, Any]) -> "Table":
     """The test rows in tenths by P(win), the highest first."""
-    table = _table("By predicted P(win), in tenths", "", "trades", "mean P", "won", "lift", "mean R")
+    table = figures_table("By predicted P(win), in tenths", "", "trades", "mean P", "won", "lift", "mean R")
     for number, row in enumerate(reversed(metrics["deciles"]), start=1):
         table.add_row(
             f"{number}",
@@ -157,7 +158,7 @@ def deciles_table(metrics: Mapping[str, Any]) -> "Table":
 
 def tuning_table(tuned: Sequence["Tuned"]) -> "Table":
     """What tuning chose for each window, and what that is worth on sessions inside the window's training part."""
-    table = _table(
+    table = figures_table(
         "Tuning: log-loss inside each window's training part",
         "",
         *(f"window {each.window}" for each in tuned),

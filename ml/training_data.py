@@ -52,7 +52,7 @@ class TrainingData:
         left_out = [
             f"{n:,} closed trades were left out: {why}."
             for n, why in (
-                (self.n_incomplete, "they have no complete feature row"),
+                (self.n_incomplete, "they have no complete feature row, or one with a number that is not finite"),
                 (self.n_other_feature_set, "their features were computed by other definitions"),
                 (self.n_unlabelled, "what became of their plan is not known"),
             )

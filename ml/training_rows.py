@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from django.db.models import QuerySet
 from numpy.typing import NDArray
 
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
@@ -18,6 +19,8 @@ from positions.models import Trade
 from positions.words import Outcome, TradeStatus
 
 NAMES = tuple(feature.name for feature in MODEL_FEATURES)
+
+LARGEST = 1e30  # a number that no feature reaches, and whose square a float still holds
 
 #: Where each label stands on a trade: its outcome, its result in R, and when they were known.
 LABEL_COLUMNS = {
@@ -34,6 +37,10 @@ def _column(kind: Kind, values: Sequence[Any]) -> NDArray[Any]:
     return np.array(values, dtype=np.float64 if kind is Kind.CONTINUOUS else object)
 
 
+def _readable(values: Sequence[Any]) -> bool:
+    return all(abs(value) < LARGEST for value in values if isinstance(value, float))
+
+
 def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
     digest = hashlib.sha256(json.dumps([FEATURE_SET, NAMES, label]).encode())
     for row in rows:
@@ -41,20 +48,11 @@ def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
     return digest.hexdigest()
 
 
-def load_training_data(
-    book: str, label: Label = Label.NET, until: datetime | None = None, closed_after: datetime | None = None
-) -> TrainingData:
-    """A book's closed trades, joined with their complete feature rows; two queries.
-
-    A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains. A trade whose label is not
-    known is refused. `until` (aware UTC) leaves out the signals after a moment, as when a model is trained again;
-    `closed_after` the trades that had ended by a moment, as when a model learns on.
-    """
-    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
-    if closed_after is not None:
-        closed = closed.filter(**{f"{LABEL_COLUMNS[label][2]}__gt": closed_after})
-    if until is not None:
-        closed = closed.filter(signal_at__lte=until)
+def _joined(
+    book: str, label: Label, closed: QuerySet[Trade]
+) -> tuple[list[tuple[tuple[Any, ...], list[Any]]], Counter[str]]:
+    """The trades that can be learned from, by signal time, each with its features' values; how many were left out for
+    which reason."""
     features = {
         key: (complete, feature_set, values)
         for key, complete, feature_set, *values in TradeFeatures.objects.filter(
@@ -69,17 +67,37 @@ def load_training_data(
         ),
         key=lambda trade: (trade[0], trade[1]),
     )
-    used, left_out = [], Counter[str]()
+    used, left_out = list[tuple[tuple[Any, ...], list[Any]]](), Counter[str]()
     for trade in trades:
         complete, feature_set, values = features.get(trade[1], (False, FEATURE_SET, []))
         if feature_set != FEATURE_SET:
             left_out["other_feature_set"] += 1
-        elif not complete:
+        elif not complete or not _readable(values):
             left_out["incomplete"] += 1
         elif trade[3] is None:
             left_out["unlabelled"] += 1
         else:
             used.append((trade, values))
+    return used, left_out
+
+
+def load_training_data(
+    book: str, label: Label = Label.NET, closed_until: datetime | None = None, closed_after: datetime | None = None
+) -> TrainingData:
+    """A book's closed trades, joined with their complete feature rows; two queries.
+
+    A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains, and no number is infinite: the
+    columns of a database can hold what a learner cannot read. A trade whose label is not known is refused.
+    `closed_until` (aware UTC) leaves out the trades that ended after a moment, as when a model is trained again,
+    `closed_after` those that had ended by then, as when a model learns on.
+    """
+    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
+    ended_at = LABEL_COLUMNS[label][2]
+    if closed_after is not None:
+        closed = closed.filter(**{f"{ended_at}__gt": closed_after})
+    if closed_until is not None:
+        closed = closed.filter(**{f"{ended_at}__lte": closed_until})
+    used, left_out = _joined(book, label, closed)
     start, key, session, outcome, r, end, exit_settings, feeds = (
         zip(*(trade for trade, _ in used), strict=True) if used else ((),) * 8
     )
@@ -112,7 +130,10 @@ def nothing_new(book: str, label: Label) -> str:
     newest = MLModel.objects.filter(book=book, label=label, feature_set=FEATURE_SET).defer("artifact").first()
     if newest is None:
         return ""
-    until = datetime.fromisoformat(newest.manifest["last_closed_at"]).replace(tzinfo=UTC)
+    ended = newest.manifest.get("last_closed_at")
+    if ended is None:
+        return ""
+    until = datetime.fromisoformat(ended).replace(tzinfo=UTC)
     if len(load_training_data(book, label, closed_after=until).won):
         return ""
     return (

@@ -35,9 +35,15 @@ def evaluate_unseen(model: MLModel, first: date | None = None, last: date | None
     """Judge a model on its book's closed trades from a session to another, by default all that it has not seen.
 
     Geometry lets through what the model's own payoff lets through at the plan's odds. Raises NothingUnseen for sessions
-    it was fitted on and where no trade has closed, ModelUnusable for a model that must not score.
+    it was fitted on, for a last one before the first and where no trade has closed, ModelUnusable for a model that must
+    not score.
     """
     first = first or model.unseen_from
+    if last is not None and last < first:
+        raise NothingUnseen(
+            f"Session {last} comes before {first}, the first to be judged; model {model.version} has not seen those "
+            f"from {model.unseen_from} on."
+        )
     if first < model.unseen_from:
         raise NothingUnseen(
             f"Model {model.version} has seen sessions from {first} on; what it says of them proves nothing. "

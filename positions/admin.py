@@ -8,13 +8,22 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
-from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
-from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from positions.models import (
+    ExternalPosition,
+    Instruction,
+    Instrument,
+    OrderIntent,
+    PositionExit,
+    StopMove,
+    Trade,
+    WorkerLease,
+)
+from tradingsite.kit.admin import BookFilter, RecordAdmin, TableAdmin
 from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
 
 @admin.register(Trade)
-class TradeAdmin(ReadOnlyAdmin):
+class TradeAdmin(RecordAdmin):
     when_empty = f"No trade yet. {FILLED_BY_A_RUN}"
     list_display = (
         "signal_at",
@@ -41,7 +50,22 @@ class TradeAdmin(ReadOnlyAdmin):
     search_fields = ("symbol__exact", "signal_key__exact")
     search_help_text = "A symbol, or the key of a signal"
     fieldsets = (
-        ("Result", {"fields": ("outcome", "exit_reason", "pnl", "r_multiple", "fees", "exited_at", "exit_price")}),
+        (
+            "Result",
+            {
+                "fields": (
+                    "outcome",
+                    "exit_reason",
+                    "pnl",
+                    "r_multiple",
+                    "mae_r",
+                    "mfe_r",
+                    "fees",
+                    "exited_at",
+                    "exit_price",
+                )
+            },
+        ),
         (
             "Trade",
             {
@@ -68,6 +92,7 @@ class TradeAdmin(ReadOnlyAdmin):
                     "initial_stop",
                     "target",
                     "planned_quantity",
+                    "equity",
                     "entry_volume",
                 )
             },
@@ -76,10 +101,10 @@ class TradeAdmin(ReadOnlyAdmin):
             "Left to its plan",
             {
                 "description": "How it would have ended by its initial stop, its target and the session's close alone.",
-                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at"),
+                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at", "plan_doubt"),
             },
         ),
-        ("What happened to it", {"fields": ("exits", "stop_moves", "orders")}),
+        ("What happened to it", {"classes": ("collapse",), "fields": ("exits", "stop_moves", "orders")}),
         (
             "Where it comes from",
             {"fields": ("book", "session", "signal_key", "strategy", "feed", "exit_settings_hash")},
@@ -103,7 +128,7 @@ class TradeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(PositionExit)
-class PositionExitAdmin(ReadOnlyAdmin):
+class PositionExitAdmin(RecordAdmin):
     when_empty = (
         "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here."
     )
@@ -120,7 +145,7 @@ class PositionExitAdmin(ReadOnlyAdmin):
 
 
 @admin.register(StopMove)
-class StopMoveAdmin(ReadOnlyAdmin):
+class StopMoveAdmin(RecordAdmin):
     when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
@@ -130,7 +155,7 @@ class StopMoveAdmin(ReadOnlyAdmin):
 
 
 @admin.register(OrderIntent)
-class OrderIntentAdmin(ReadOnlyAdmin):
+class OrderIntentAdmin(RecordAdmin):
     when_empty = f"No order yet. {FILLED_BY_A_RUN}"
     list_display = (
         "created_at",
@@ -156,7 +181,7 @@ class OrderIntentAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ExternalPosition)
-class ExternalPositionAdmin(ReadOnlyAdmin):
+class ExternalPositionAdmin(RecordAdmin):
     """What is not ours; who may change positions can have it adopted, which the trading process does."""
 
     when_empty = "Nothing at the broker that is not ours. `trade` and `run_monitors` compare every minute."
@@ -176,8 +201,17 @@ class ExternalPositionAdmin(ReadOnlyAdmin):
         return request.user.has_perm("positions.change_externalposition")
 
 
+@admin.register(Instruction)
+class InstructionAdmin(RecordAdmin):
+    when_empty = "Nothing was asked of the trading process yet: the API takes signals and closes (docs/api.md)."
+    list_display = ("asked_at", "kind", "symbol", "side", "state", "answer", "asked_by", "expires_at", "book")
+    list_filter = (BookFilter, ("kind", ChoicesDropdownFilter), ("state", ChoicesDropdownFilter))
+    search_fields = ("symbol__exact", "signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
 @admin.register(WorkerLease)
-class WorkerLeaseAdmin(ReadOnlyAdmin):
+class WorkerLeaseAdmin(RecordAdmin):
     when_empty = "No job has run yet that only one process may do."
     list_display = (
         "name",

@@ -1,7 +1,28 @@
 """Tables of positions in the read-only API."""
 
-from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.urls import reverse
+from django.utils import timezone
+from rest_framework import serializers
+
+from positions.models import (
+    LIVE_STATUSES,
+    Instruction,
+    Instrument,
+    OrderIntent,
+    PositionExit,
+    StopMove,
+    Trade,
+    WorkerLease,
+)
+from positions.words import InstructionState
 from tradingsite.kit.api import DAY_RANGE, TIME_RANGE, ReadOnlyViewSet, serializer_of
+
+#: A symbol in an address.
+SYMBOL = r"[A-Z][A-Z0-9.-]{0,15}"
 
 
 class TradeViewSet(ReadOnlyViewSet):
@@ -17,6 +38,44 @@ class TradeViewSet(ReadOnlyViewSet):
         "session": DAY_RANGE,
         "signal_at": TIME_RANGE,
     }
+
+
+class OpenPositionViewSet(ReadOnlyViewSet):
+    """Trades that are not over: their entry works, they are held, or their exit works. One a symbol."""
+
+    queryset = Trade.objects.filter(status__in=LIVE_STATUSES)
+    serializer_class = TradeViewSet.serializer_class
+    filterset_fields = {"book": ["exact"], "symbol": ["exact"]}
+    lookup_field = "symbol"
+    lookup_value_regex = SYMBOL
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """One position too is one of the BOOK setting."""
+        found = super().filter_queryset(queryset)
+        return found.filter(book=settings.BOOK) if self.detail else found
+
+
+class InstructionSerializer(serializers.ModelSerializer[Instruction]):
+    state = serializers.SerializerMethodField()
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Instruction
+        fields = "__all__"
+
+    def get_state(self, row: Instruction) -> InstructionState:
+        return row.state_at(timezone.now())
+
+    def get_url(self, row: Instruction) -> str:
+        return reverse("instruction-detail", args=[row.pk])
+
+
+class InstructionViewSet(ReadOnlyViewSet):
+    """What was asked of the trading process, and what it answered."""
+
+    queryset = Instruction.objects.all()
+    serializer_class = InstructionSerializer
+    filterset_fields = {"book": ["exact"], "asked_at": TIME_RANGE}
 
 
 class PositionExitViewSet(ReadOnlyViewSet):

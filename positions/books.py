@@ -18,3 +18,8 @@ def is_live(name: str) -> bool:
 def is_book(name: str) -> bool:
     """Whether this names a book; the draft of a run that is going on does not."""
     return NAME.fullmatch(name) is not None
+
+
+def folder_name(book: str) -> str:
+    """A name that any file system takes; that of a folder's name is the same."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", book) or "-"

@@ -1,44 +1,23 @@
 """Moves the stop of a trade that has earned its risk to breakeven, looked at every 30 seconds."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from decimal import Decimal
 
-from positions.execution import Execution
 from positions.exit_monitor import position_view
-from positions.isolation import Isolate
-from positions.market.indicators import IndicatorBank
+from positions.monitor import Monitor
 from positions.rules import ExitSettings, breakeven_stop
-from positions.store import LiveTrade, Store
+from positions.store import LiveTrade
 from positions.words import TradeStatus
 
 INTERVAL_SECONDS = 30
 
 
-class BreakevenStopManager:
+class BreakevenStopManager(Monitor):
     """At +1R the stop goes to entry plus round-trip costs, once a trade; a stop never loosens."""
-
-    def __init__(
-        self,
-        bank: IndicatorBank,
-        store: Store,
-        execution: Execution,
-        settings: Callable[[], ExitSettings],
-        isolate: Isolate = nullcontext,
-    ) -> None:
-        self._bank = bank
-        self._store = store
-        self._execution = execution
-        self._settings = settings
-        self._isolate = isolate
-        self.active = True
-        self._seen = -1
 
     def monitor_for_breakeven(self) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
-        if self._seen == self._bank.version or not self.active:
+        if not self._has_news():
             return
-        self._seen = self._bank.version
         candidates = [
             mine
             for mine in self._store.live.values()

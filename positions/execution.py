@@ -4,11 +4,15 @@ Each job is a generator whose every call to the broker or the store is a yielded
 at each boundary; `Execution` performs the steps. What a step finds at the broker decides, not what was hoped for: an
 order is sent only after looking at position and orders, with an id that the same intent always gets, and an unknown
 outcome is looked up before anything is sent again.
+
+An intent is stored before its order is sent. What is heard of an order can be asked again after any crash: it is
+stored with the next intent, with the end of the trade, or at the end of the job; of an entry or exit that was just
+sent, with the news of it.
 """
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import datetime, timedelta
@@ -109,9 +113,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """All of them or none."""
+    """New rows, and changes of others: all of them or none."""
 
     rows: tuple[Row, ...]
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +134,14 @@ VISIBLE_WITHIN = timedelta(seconds=30)
 POSITIONS_LAG = timedelta(seconds=10)
 #: A cancelled order gives its shares back within milliseconds as a rule: looked for so often, with a pause between.
 RELEASE_LOOKS, RELEASE_PAUSE = 5, timedelta(seconds=0.2)
+#: Shares that are shown free for so long are not held by a stop any more, though the end of that is not shown yet.
+FREE_FOR = timedelta(seconds=4)
 #: A stop move that is refused for now (after hours, say) is asked for again after it.
 MOVE_PAUSE = timedelta(seconds=30)
-#: Shares that stand longer than this without a stop or a closing order are an alarm.
-LONGEST_UNPROTECTED = timedelta(seconds=10)
+#: Trades that are looked at one after the other share a listing of orders for so long.
+SHOWN_FOR = timedelta(seconds=2)
+#: Shares that stand longer than this without a stop or a closing order are an alarm, raised within ten seconds.
+LONGEST_UNPROTECTED = timedelta(seconds=8)
 #: Exits a trade may cost, and stops that may be refused: beyond it more orders will not mend what is wrong.
 MOST_ATTEMPTS = 6
 #: Stops a trade may cost in all, those that follow a filling entry too.
@@ -164,6 +173,8 @@ _RESULT_FIELDS = (
     "fees",
     "pnl",
     "r_multiple",
+    "mae_r",
+    "mfe_r",
     "outcome",
     "status",
     "exit_reason",
@@ -177,8 +188,8 @@ class Execution:
 
     `installation` and the book make order ids that no other installation gives. `cost_per_share` is what fills are
     taken to cost in dollars a share and side; where there are `fee_rates`, a trade that ends is charged these instead.
-    `entered_listeners` hear of every entry, and again where it fills further; `closed_listeners` of every trade that
-    ends.
+    `entered_listeners` hear of every entry, and again where it fills further; `closing_listeners` of every trade that
+    has been closed, before that is stored, and `closed_listeners` once it is.
     """
 
     def __init__(
@@ -197,22 +208,26 @@ class Execution:
         self._fee_rates = fee_rates
         self.isolate: Isolate = nullcontext
         self.entered_listeners: list[Callable[[Trade], None]] = []
+        self.closing_listeners: list[Callable[[Trade], None]] = []
         self.closed_listeners: list[Callable[[Trade], None]] = []
         book = hashlib.sha256(store.book.encode()).hexdigest()[:8]
         self._id_prefix = f"{installation}.{book}."
         #: Symbols whose trade waits for something that no event will announce; everything after a start.
         self.owed: set[str] = set(store.live)
         self._reread: set[str] = set()
+        #: Working orders that were read a moment ago, None where the job under way has changed some since.
+        self._shown: Listing[Order] | None = None
+        self._read: tuple[datetime, Listing[Order]] | None = None
 
     # -- what others ask for
 
     def enter(self, trade: Trade) -> bool:
         """Send the entry order of a new trade. False if the signal was acted on before or a position is open."""
-        return self._run(trade.symbol, self._enter(trade)) and trade.status != TradeStatus.CANCELLED
+        return self._run(trade.symbol, self._enter(trade), save=False) and trade.status != TradeStatus.CANCELLED
 
     def exit(self, mine: LiveTrade, decision: ExitDecision, price: float) -> bool:
         """Claim the exit of a trade and start it. False if an exit is under way already."""
-        return self._run(mine.trade.symbol, self._claim_exit(mine, decision, price))
+        return self._run(mine.trade.symbol, self._claim_exit(mine, decision, price), save=False)
 
     def move_to_breakeven(self, mine: LiveTrade, new_stop: Decimal, evidence: dict[str, Any]) -> bool:
         """Tighten the stop. False if the broker refused, now or before, or a move is owed already."""
@@ -230,23 +245,43 @@ class Execution:
             changed: list[Order] = self._perform(ReadChanges())
         except BrokerError as error:
             log.warning("broker_call_failed", symbol=None, error=str(error))
-            return False
+            changed = []
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
                 with self.isolate(order.symbol):
-                    self._run(order.symbol, self._order_changed(mine, intent, order))
+                    self._run(order.symbol, self._order_changed(mine, intent, order), save=False)
+        self.save()
         return bool(changed)
+
+    def save(self) -> None:
+        """Store what was heard and is not stored yet."""
+        for mine in [each for each in self._store.live.values() if each.unsaved]:
+            with self.isolate(mine.trade.symbol):
+                self._run(mine.trade.symbol, self._save(mine))
 
     def resume(self) -> None:
         """Take up what is owed: exits that wait, orders whose outcome is unknown, stops that are missing."""
-        for symbol in sorted(self.owed):
+        owed, self._read = sorted(self.owed), None
+        for symbol in owed:
             self.owed.discard(symbol)
             if symbol in self._store.live:
                 mine = self._store.live[symbol]
                 with self.isolate(symbol):
+                    self._shown = self._read_once() if len(owed) > 1 else None
                     self._run(symbol, self._resume(mine))
+                self._shown = None
                 self._alarm(mine)
+
+    def _read_once(self) -> Listing[Order] | None:
+        """The working orders, for trades that are looked at one after the other, each once."""
+        now = self._clock.now()
+        if self._read is None or not timedelta(0) <= now - self._read[0] <= SHOWN_FOR:
+            try:
+                self._read = now, self._perform(ReadOrders())
+            except BrokerError:
+                return None
+        return self._read[1]
 
     def compare(self, positions: Listing[Position], orders: Listing[Order]) -> None:
         """Hold what the broker shows against what is known; a trade that looks otherwise is owed a look."""
@@ -286,11 +321,38 @@ class Execution:
 
     # -- performing steps
 
-    def _run(self, symbol: str, steps: Steps) -> bool:
+    def _run(self, symbol: str, steps: Steps, *, save: bool = True) -> bool:
         """Perform a job. False where another process, the broker or the database broke it off: then it is owed."""
+        done = False
         try:
             if symbol in self._reread and self._has_ended(symbol):
                 return False
+            try:
+                self._drive(steps)
+                done = True
+            except BrokerError as error:
+                log.warning("broker_call_failed", symbol=symbol, error=str(error))
+            if save and symbol in self._store.live:
+                self._drive(self._save(self._store.live[symbol]))
+        except (Duplicate, StoreUnavailable) as error:
+            log.info("job_broken_off", symbol=symbol, error=str(error))
+            self._reread.add(symbol)
+            done = False
+        except Exception:  # a mistake, which others hear of: the position is looked at again all the same
+            self._reread.add(symbol)
+            self.owed.add(symbol)
+            raise
+        if not done:
+            self.owed.add(symbol)
+        return done
+
+    @staticmethod
+    def _save(mine: LiveTrade) -> Steps:
+        if mine.unsaved:
+            yield Update(mine.take_unsaved())
+
+    def _drive(self, steps: Steps) -> None:
+        with suppress(StopIteration):
             step = next(steps)
             while True:
                 try:
@@ -299,19 +361,6 @@ class Execution:
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
-        except StopIteration:
-            return True
-        except (Duplicate, StoreUnavailable) as error:
-            log.info("job_broken_off", symbol=symbol, error=str(error))
-            self._reread.add(symbol)
-        except BrokerError as error:
-            log.warning("broker_call_failed", symbol=symbol, error=str(error))
-        except Exception:  # a mistake, which others hear of: the position is looked at again all the same
-            self._reread.add(symbol)
-            self.owed.add(symbol)
-            raise
-        self.owed.add(symbol)
-        return False
 
     def _has_ended(self, symbol: str) -> bool:
         """Read a trade again that is not in memory as it is stored: another process was faster, or a write failed."""
@@ -331,14 +380,26 @@ class Execution:
         match step:
             case Update(changes):
                 return self._store.update_all(changes)
-            case Insert(rows):
-                return self._store.insert(*rows)
+            case Insert(rows, changes):
+                return self._store.insert(*rows, changes=changes)
             case Settle():
                 return self._store.settle(self._clock.now())
             case Wait():
                 return self._clock.sleep_until(self._clock.now() + RELEASE_PAUSE)
             case _:
-                return self._ask(step)
+                known = self._known(step)
+                return self._ask(step) if known is None else known
+
+    def _known(self, step: BrokerStep) -> Listing[Order] | Order | None:
+        """What the listing of a moment ago says, None where it does not."""
+        shown = self._shown
+        if isinstance(step, Send | Replace | Cancel):
+            self._shown = None
+        elif shown is not None and isinstance(step, ReadOrders):
+            return shown
+        elif shown is not None and isinstance(step, FindOrder) and step.client_order_id not in shown.unreadable:
+            return shown.get(step.client_order_id)
+        return None
 
     def _ask(self, step: BrokerStep) -> Any:
         match step:
@@ -376,7 +437,8 @@ class Execution:
             if intent.step == IntentStep.ENTRY
         ):
             mine.trade.status = TradeStatus.CANCELLED
-            yield _update(mine.trade, ("status",))
+            mine.unsaved.append((mine.trade, ("status",)))
+            yield Update(mine.take_unsaved())
 
     def _entry_filled(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         trade = mine.trade
@@ -391,7 +453,7 @@ class Execution:
             trade.risk_per_share = risk if risk >= planned * LEAST_RISK else planned
             trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
             mine.unprotected_since = mine.unprotected_since or self._clock.now()
-            yield _update(trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status"))
+            mine.unsaved.append((trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status")))
             for listener in self.entered_listeners:
                 listener(trade)
             if trade.status == TradeStatus.OPEN:
@@ -410,18 +472,13 @@ class Execution:
             decided_price=Decimal(f"{price:.4f}"),
             quantity=trade.quantity,
         )
-        yield Insert((claimed,))
-        yield from self._leaving(trade)
+        trade.status = TradeStatus.EXITING
+        mine.unsaved.append((trade, ("status",)))
+        yield Insert((claimed,), mine.take_unsaved())
         for intent in list(mine.intents):
             if intent.status in _OPEN_QUESTIONS:
                 yield from self._look_up(mine, intent)
         yield from self._exit(mine)
-
-    @staticmethod
-    def _leaving(trade: Trade) -> Steps:
-        if trade.status != TradeStatus.EXITING:
-            trade.status = TradeStatus.EXITING
-            yield _update(trade, ("status",))
 
     def _exit(self, mine: LiveTrade) -> Steps:
         """One pass over an exit; run again until the position is flat. The order of work is the whole safety: every
@@ -438,8 +495,13 @@ class Execution:
             return
         self.owed.add(trade.symbol)
         yield from self._end_orders(mine)
-        if trade.status not in LIVE_STATUSES or any(intent.status not in _OVER for intent in mine.intents):
+        if trade.status not in LIVE_STATUSES:
             return
+        if any(intent.status not in _OVER for intent in mine.intents):
+            free = yield from self._seem_free(mine)
+            if not free:
+                return
+        mine.free_since = None
         quantity = yield from self._free_shares(mine)
         if not quantity:
             return
@@ -469,10 +531,22 @@ class Execution:
                     and intent.status in _OPEN_QUESTIONS
                     and self._cannot_move(mine, intent)
                 ):
-                    yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "the trade was left instead")
+                    self._note_failure(mine, intent, IntentStatus.CANCELLED, "the trade was left instead")
                 if intent.status in _OVER:
                     break
                 yield Wait()
+
+    def _seem_free(self, mine: LiveTrade) -> Generator[Step, Any, bool]:
+        """Whether the view of orders lags: no stop holds a share any more, and has not for a while."""
+        if any(i.status not in _OVER and i.step not in _PROTECTING for i in mine.intents):
+            return False
+        held, available = yield from self._held(mine)
+        if not held or available < held:
+            mine.free_since = None
+            return False
+        mine.free_since = mine.free_since or self._clock.now()
+        mine.unprotected_since = mine.unprotected_since or mine.free_since
+        return self._clock.now() - mine.free_since >= FREE_FOR
 
     def _free_shares(self, mine: LiveTrade) -> Generator[Step, Any, int]:
         """How many shares may be sold now: no more than are held, and than our fills leave. 0: none yet."""
@@ -554,8 +628,11 @@ class Execution:
 
     def _is_covered(self, mine: LiveTrade) -> Generator[Step, Any, bool]:
         """Whether the stop that is needed stands; also True where there is nothing to protect."""
+        stops = [intent for intent in mine.intents if intent.step in _PROTECTING]
+        if not stops:
+            return False
         working = yield from self._working_orders(mine)
-        standing = [i for i in mine.intents if i.step in _PROTECTING and i.client_order_id in working]
+        standing = [intent for intent in stops if intent.client_order_id in working]
         if standing and not _covers(standing, mine):  # others may have sold, or bought back
             held, _ = yield from self._held(mine)
             if mine.sold_by_others and self._just_entered(mine):
@@ -566,7 +643,7 @@ class Execution:
         if not _covers(standing, mine):
             return False
         if standing[0].status != IntentStatus.WORKING:
-            yield from self._adopt(mine, standing[0], working[standing[0].client_order_id])
+            self._adopt(mine, standing[0], working[standing[0].client_order_id])
         self._protected_until(mine, self._clock.now())
         return True
 
@@ -612,7 +689,7 @@ class Execution:
             decided_at=self._clock.now(),
         )
         intent = self._new_intent(trade, mine.intents, IntentStep.MOVE, standing[-1].quantity, new_stop)
-        yield Insert((move, intent))
+        yield Insert((move, intent), mine.take_unsaved())
         yield from self._replace(mine, intent, standing[-1])
 
     def _replace(self, mine: LiveTrade, intent: OrderIntent, old: OrderIntent) -> Steps:
@@ -621,7 +698,7 @@ class Execution:
             order = yield Replace(old.broker_order_id, intent.stop_price, intent.client_order_id)
         except NotNow as error:
             intent.status, intent.error = IntentStatus.INTENDED, str(error)[:300]
-            yield _update(intent, _ORDER_FIELDS)
+            mine.unsaved.append((intent, _ORDER_FIELDS))
             mine.move_again_at = self._clock.now() + MOVE_PAUSE
             self.owed.add(mine.trade.symbol)
             return
@@ -630,19 +707,19 @@ class Execution:
             if made is not None:
                 yield from self._order_changed(mine, intent, made)
                 return
-            yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
+            self._note_failure(mine, intent, IntentStatus.REJECTED, error)
             self.owed.add(mine.trade.symbol)
             return
         except BrokerError as error:
-            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
+            self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
             self.owed.add(mine.trade.symbol)
             return
         if order.client_order_id == old.client_order_id:  # it stood there already
             intent.status, intent.finished_at = IntentStatus.CANCELLED, self._clock.now()
-            yield Update(((intent, _ORDER_FIELDS), *self._stop_confirmed(mine, intent)))
+            mine.unsaved += ((intent, _ORDER_FIELDS), *self._stop_confirmed(mine, intent))
             return
         old.status, old.finished_at = IntentStatus.REPLACED, self._clock.now()
-        yield from self._adopt(mine, intent, order, old)
+        self._adopt(mine, intent, order, old)
 
     @staticmethod
     def _moved_from(mine: LiveTrade, intent: OrderIntent) -> OrderIntent:
@@ -677,7 +754,9 @@ class Execution:
         if trade.status == TradeStatus.ENTERING:
             yield from self._cancelled_without_entry(mine)
         elif trade.status in LIVE_STATUSES and mine.exit is not None:
-            yield from self._leaving(trade)
+            if trade.status != TradeStatus.EXITING:
+                trade.status = TradeStatus.EXITING
+                mine.unsaved.append((trade, ("status",)))
             yield from self._exit(mine)
         elif trade.status == TradeStatus.OPEN:
             yield from self._protect(mine)
@@ -702,23 +781,23 @@ class Execution:
         elif intent.step == IntentStep.MOVE:
             yield from self._move_not_there(mine, intent)
         elif intent.step == IntentStep.ENTRY and self._clock.now() - intent.created_at > ENTRY_PATIENCE:
-            yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
+            self._note_failure(mine, intent, IntentStatus.CANCELLED, "never sent, and its time has passed")
         elif intent.step == IntentStep.ENTRY or intent.quantity <= _rest(mine):
             yield from self._send(mine, intent)
         else:
-            yield from self._give_up_unseen(mine, intent)
+            self._give_up_unseen(mine, intent)
 
-    def _give_up_unseen(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
+    def _give_up_unseen(self, mine: LiveTrade, intent: OrderIntent) -> None:
         """An order that is not to be sent again: once it has had time to show, it never reached the broker."""
         if self._clock.now() - intent.created_at < VISIBLE_WITHIN:
             self.owed.add(mine.trade.symbol)
             return
-        yield from self._note_failure(mine, intent, IntentStatus.REJECTED, "it never reached the broker")
+        self._note_failure(mine, intent, IntentStatus.REJECTED, "it never reached the broker")
 
     def _move_not_there(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         old = self._moved_from(mine, intent)
         if old.status != IntentStatus.WORKING:
-            yield from self._give_up_unseen(mine, intent)
+            self._give_up_unseen(mine, intent)
         elif mine.exit is None and (mine.move_again_at is None or self._clock.now() >= mine.move_again_at):
             yield from self._replace(mine, intent, old)
         else:
@@ -758,7 +837,7 @@ class Execution:
         self, mine: LiveTrade, step: IntentStep, quantity: int, stop_price: Decimal | None = None
     ) -> Generator[Step, Any, OrderIntent]:
         intent = self._new_intent(mine.trade, mine.intents, step, quantity, stop_price)
-        yield Insert((intent,))
+        yield Insert((intent,), mine.take_unsaved())
         return intent
 
     def _send(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
@@ -767,25 +846,24 @@ class Execution:
         except Rejected as error:
             order = yield FindOrder(intent.client_order_id)
             if order is None:
-                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, error)
+                self._note_failure(mine, intent, IntentStatus.REJECTED, error)
             else:  # sent before, by us or by somebody else
                 yield from self._order_changed(mine, intent, order)
         except BrokerError as error:
-            yield from self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
+            self._note_failure(mine, intent, IntentStatus.UNKNOWN, error)
             self.owed.add(mine.trade.symbol)
         else:
-            yield from self._adopt(mine, intent, order)
+            self._adopt(mine, intent, order)
             yield from self._order_changed(mine, intent, order)
 
-    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order, replaced: OrderIntent | None = None) -> Steps:
+    def _adopt(self, mine: LiveTrade, intent: OrderIntent, order: Order, replaced: OrderIntent | None = None) -> None:
         """The broker has the order: say so in the journal. A stop that was accepted was in force, whatever came."""
         intent.broker_order_id, intent.status = order.id, IntentStatus.WORKING
-        changes: list[Change] = [(each, _ORDER_FIELDS) for each in (replaced, intent) if each is not None]
+        mine.unsaved += [(each, _ORDER_FIELDS) for each in (replaced, intent) if each is not None]
         if intent.step in _CLOSING and not order.status.is_final:
             self._protected_until(mine, self._clock.now())
         if intent.step in _PROTECTING and order.status is not OrderStatus.REJECTED:
-            changes += self._stop_confirmed(mine, intent)
-        yield Update(tuple(changes))
+            mine.unsaved += self._stop_confirmed(mine, intent)
 
     @staticmethod
     def _protected_until(mine: LiveTrade, moment: datetime) -> None:
@@ -797,17 +875,16 @@ class Execution:
                 log.warning("position_protected_again", trade=mine.trade.signal_key)
             mine.alarmed = ""
 
-    def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> Steps:
+    def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> None:
         """A move that came to nothing is refused with its order."""
         intent.status, intent.error = status, str(error)[:300]
-        changes: list[Change] = [(intent, _ORDER_FIELDS)]
+        mine.unsaved.append((intent, _ORDER_FIELDS))
         if status in _OVER:
             intent.finished_at = self._clock.now()
             if intent.step == IntentStep.MOVE:
                 for move in [each for each in mine.moves if each.status == StopMoveStatus.OWED]:
                     move.status = StopMoveStatus.REFUSED
-                    changes.append((move, ("status",)))
-        yield Update(tuple(changes))
+                    mine.unsaved.append((move, ("status",)))
 
     def _cancel_working(self, mine: LiveTrade, steps: tuple[IntentStep, ...]) -> Steps:
         for intent in mine.intents:
@@ -822,7 +899,7 @@ class Execution:
             yield Cancel(intent.broker_order_id)
         except BrokerError as error:
             intent.error = str(error)[:300]
-            yield _update(intent, ("error",))
+            mine.unsaved.append((intent, ("error",)))
             self.owed.add(mine.trade.symbol)
 
     def _intent_of(self, order: Order) -> tuple[LiveTrade | None, OrderIntent | None]:
@@ -838,10 +915,10 @@ class Execution:
                 log.error(
                     "order_is_not_ours", order=order.client_order_id, why=stranger, todo="look at it at the broker"
                 )
-                yield from self._note_failure(mine, intent, IntentStatus.REJECTED, f"not ours: {stranger}")
+                self._note_failure(mine, intent, IntentStatus.REJECTED, f"not ours: {stranger}")
                 self.owed.add(mine.trade.symbol)
                 return
-            yield from self._adopt(mine, intent, order)
+            self._adopt(mine, intent, order)
         news = order.filled_quantity > intent.filled_quantity
         status = _STATUS[order.status]
         if not news and (intent.status == status or intent.finished_at is not None):
@@ -851,7 +928,7 @@ class Execution:
             intent.filled_quantity, intent.filled_price = order.filled_quantity, order.filled_price
         if order.status.is_final:
             intent.finished_at = order.filled_at or self._clock.now()
-        yield _update(intent, _ORDER_FIELDS)
+        mine.unsaved.append((intent, _ORDER_FIELDS))
         if intent.step == IntentStep.ENTRY and news:
             yield from self._entry_filled(mine, intent)
         yield from self._cancelled_without_entry(mine)
@@ -903,15 +980,17 @@ class Execution:
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
+        for listener in self.closing_listeners:
+            listener(trade)
         trade.status = TradeStatus.CLOSED
         if claimed is not None:
             claimed.status = ExitStatus.DONE if by_exit else ExitStatus.SUPERSEDED
             claimed.finished_at, claimed.exit_price = trade.exited_at, trade.exit_price
             claimed.pnl, claimed.r_multiple = trade.pnl, trade.r_multiple
             claimed.hold_seconds = (trade.exited_at - trade.entered_at).total_seconds()
-            yield Update(((claimed, _EXIT_FIELDS), (trade, _RESULT_FIELDS)))
-        else:
-            yield _update(trade, _RESULT_FIELDS)
+            mine.unsaved.append((claimed, _EXIT_FIELDS))
+        mine.unsaved.append((trade, _RESULT_FIELDS))
+        yield Update(mine.take_unsaved())
         self._over(trade)
 
     def _fees(self, trade: Trade, exit_price: Decimal) -> Decimal:
@@ -955,10 +1034,6 @@ def _held_up_since(mine: LiveTrade) -> datetime | None:
     if mine.exit is None or any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents):
         return None
     return mine.exit.decided_at
-
-
-def _update(row: Row, fields: tuple[str, ...]) -> Update:
-    return Update(((row, fields),))
 
 
 def _rest(mine: LiveTrade) -> int:

@@ -1,18 +1,16 @@
 """Watches open trades every 10 seconds and gets out of those that have stopped working."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime
 from math import isfinite
+from typing import Any
 
 from positions import rules
-from positions.execution import Execution
-from positions.isolation import Isolate
 from positions.market.indicators import IndicatorBank
 from positions.models import Trade
+from positions.monitor import Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
-from positions.store import LiveTrade, Store
-from positions.words import Side, TradeStatus
+from positions.store import LiveTrade
+from positions.words import Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
 
@@ -45,35 +43,16 @@ def market_view(bank: IndicatorBank, row: int) -> MarketView:
     )
 
 
-class ExitMonitor:
-    """One object for live trading and replay. `settings` is asked anew in every tick that has something to look at.
-
-    Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
+class ExitMonitor(Monitor):
+    """Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
     time_limit, low_volume. No rule but session_close acts on a symbol without a bar in the last minute, and none on a
     bar that ended before the entry.
     """
 
-    def __init__(
-        self,
-        bank: IndicatorBank,
-        store: Store,
-        execution: Execution,
-        settings: Callable[[], ExitSettings],
-        isolate: Isolate = nullcontext,
-    ) -> None:
-        self._bank = bank
-        self._store = store
-        self._execution = execution
-        self._settings = settings
-        self._isolate = isolate
-        self.active = True
-        self._seen = -1
-
     def tick(self, now: datetime) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
-        if self._seen == self._bank.version or not self.active:
+        if not self._has_news():
             return
-        self._seen = self._bank.version
         open_trades = [
             mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN and mine.trade.managed
         ]
@@ -99,14 +78,19 @@ class ExitMonitor:
             rules.check_target(position, market)
             or self.check_momentum_exit(position, market, settings)
             or self.check_time_exit(position, market, settings, now)
-            or self.check_volume_exit(position, self._bank.mean_volume(row, settings.low_volume_bars), settings)
+            or self.check_volume_exit(position, row, settings)
         )
 
-    def check_volume_exit(
-        self, position: PositionView, mean_volume: float, settings: ExitSettings
-    ) -> ExitDecision | None:
-        """Rule `low_volume`; see positions.rules.check_volume."""
-        return rules.check_volume(position, mean_volume, settings)
+    def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
+        """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""
+        return rules.check_volume(*self._volumes(position, row, settings), settings)
+
+    def _volumes(self, position: PositionView, row: int, settings: ExitSettings) -> tuple[float, float | None]:
+        """The mean volume of the last bars, and what it is held against."""
+        bars, reference = settings.low_volume_bars, position.entry_volume
+        if settings.low_volume_reference == VolumeReference.PROFILE:
+            reference = self._bank.usual_volume(row, bars)
+        return self._bank.mean_volume(row, bars), reference
 
     def check_time_exit(
         self, position: PositionView, market: MarketView, settings: ExitSettings, now: datetime
@@ -119,6 +103,32 @@ class ExitMonitor:
     ) -> ExitDecision | None:
         """Rule `momentum_reversal`; see positions.rules.check_momentum."""
         return rules.check_momentum(position, market, settings)
+
+    def watched(self, now: datetime) -> list[dict[str, Any]]:
+        """Every open trade as the rules see it at the last bar, ready for JSON: price, R to the stop, the rule that has
+        come furthest, and since when (ISO 8601) shares stand without a stop, None where none do."""
+        settings = self._settings()
+        return [
+            self._seen_so(mine, settings, now)
+            for mine in self._store.live.values()
+            if mine.trade.status == TradeStatus.OPEN and mine.trade.entered_at is not None
+        ]
+
+    def _seen_so(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> dict[str, Any]:
+        unprotected = mine.unprotected_since
+        told: dict[str, Any] = {
+            "signal_key": mine.trade.signal_key,
+            "unprotected_since": unprotected.isoformat() if unprotected else None,
+        }
+        row = self._bank.row_of.get(mine.trade.symbol)
+        close = float(self._bank.close[row]) if row is not None else float("nan")
+        if row is None or not isfinite(close):
+            return told
+        position = position_view(mine.trade)
+        mean_volume, reference = self._volumes(position, row, settings)
+        near = rules.nearest_rule(position, close, mean_volume, reference, settings, now)
+        to_stop = position.sign * (close - position.stop) / position.risk
+        return {**told, "price": close, "to_stop_r": to_stop, "rule": near.rule.value, "share": near.share}
 
     def leave_all(self, decision: ExitDecision) -> None:
         """Get out of every open trade that the rules watch, whatever its bars say."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import orjson
 import structlog
-from django.db import models
+from django.core.exceptions import ValidationError
+from django.db import DataError, IntegrityError, models
 
 from positions.journal import Journal
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
@@ -40,6 +41,10 @@ class DurableStore(Store, Protocol):
     def open_symbols(self) -> set[str]:
         """Symbols of the live trades in the database. Raises StoreUnavailable."""
         ...
+
+
+class NotATrade(Exception):
+    """A line of a journal that is whole and means nothing here."""
 
 
 class Lines(Protocol):
@@ -109,16 +114,16 @@ class JournaledStore:
 
     # -- writes
 
-    def insert(self, *rows: Row) -> None:
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
         if isinstance(rows[0], Trade):
             if self.down:
                 raise StoreUnavailable("the database does not answer: no entries until it does")
             try:
-                self._store.insert(*rows)
+                self._store.insert(*rows, changes=changes)
             except StoreUnavailable as error:
                 self._lost(error)
                 raise
-        elif not self._reached(lambda: self._store.insert(*rows)):
+        elif not self._reached(lambda: self._store.insert(*rows, changes=changes)):
             mine = self.live[rows[0].trade.symbol]
             for row in rows:
                 check_unclaimed(mine, row)
@@ -190,14 +195,14 @@ class JournaledStore:
 
     def _catch_up(self) -> None:
         for line in self._waiting:
-            mine = _decoded(line)
             try:
+                mine = _decoded(line)
                 self._store.put(mine)
                 known = self.live.get(mine.trade.symbol)
                 if known is not None and known.trade.signal_key == mine.trade.signal_key:
                     known.trade.pk = mine.trade.pk  # another one where the database was restored
-            except Duplicate as error:
-                log.error("trade_refused", trade=mine.trade.signal_key, kept_in=REFUSED, error=str(error))
+            except (Duplicate, NotATrade, IntegrityError, DataError) as error:
+                log.error("trade_refused", line=line[:100].decode(errors="replace"), kept_in=REFUSED, error=str(error))
                 self._lines.set_aside(line)
         for symbol in sorted(self._store.open_symbols() | set(self.live)):
             ended = self._store.reload(symbol)
@@ -229,12 +234,15 @@ def _encoded(mine: LiveTrade) -> bytes:
 
 
 def _decoded(line: bytes) -> LiveTrade:
-    """The trade with its rows, none of which has a primary key."""
-    plain = orjson.loads(line)
-    mine = LiveTrade(_row(Trade, plain["trade"]))
-    mine.intents = [_row(OrderIntent, each, trade=mine.trade) for each in plain["intents"]]
-    mine.moves = [_row(StopMove, each, trade=mine.trade) for each in plain["moves"]]
-    exits = [_row(PositionExit, each, trade=mine.trade) for each in plain["exits"]]
+    """The trade with its rows, none of which has a primary key. Raises NotATrade."""
+    try:
+        plain = orjson.loads(line)
+        mine = LiveTrade(_row(Trade, plain["trade"]))
+        mine.intents = [_row(OrderIntent, each, trade=mine.trade) for each in plain["intents"]]
+        mine.moves = [_row(StopMove, each, trade=mine.trade) for each in plain["moves"]]
+        exits = [_row(PositionExit, each, trade=mine.trade) for each in plain["exits"]]
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise NotATrade(f"no trade of this version: {error!r}") from error
     mine.past_exits = [each for each in exits if each.status == ExitStatus.SUPERSEDED]
     mine.exit = next((each for each in exits if each.status != ExitStatus.SUPERSEDED), None)
     return mine

@@ -10,7 +10,7 @@ import numpy as np
 from positions.market.bars import BarBatch, Floats
 from positions.market.calendar import Session
 from positions.rules import net_pnl
-from positions.words import ExitReason, Outcome, Side
+from positions.words import ExitReason, Outcome, PlanDoubt, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """How a plan ended. `r` is its result after costs in units of its risk; exactly zero is a LOSS.
-
-    `both_touched`: the stop's bar reached the target too, and which came first is not known. `at_last_price`: no bar
-    came any more to leave in.
-    """
+    """How a plan ended. `r` is its result after costs in units of its risk; exactly zero is a LOSS."""
 
     key: str
     reason: ExitReason
@@ -53,8 +49,7 @@ class PlanResult:
     ended_at: datetime
     r: float
     outcome: Outcome
-    both_touched: bool = False
-    at_last_price: bool = False
+    doubt: PlanDoubt | None = None
 
 
 class Ledger:
@@ -124,7 +119,7 @@ class Ledger:
             for key, reason in {**self._leaving, **dict.fromkeys(running, ExitReason.SESSION_CLOSE)}.items():
                 plan = self._plans[key]
                 price = float(last_price[plan.row])
-                results.append(_result(plan, reason, price, self._session.close, at_last_price=True))
+                results.append(_result(plan, reason, price, self._session.close, PlanDoubt.AT_LAST_PRICE))
         self._forget_all()
         return results
 
@@ -172,7 +167,8 @@ class Ledger:
             if plan.is_stopped_at(worst):
                 beyond = plan.is_stopped_at(opened) and batch.start >= plan.entered_at
                 price, ended_at = (opened, batch.start) if beyond else (plan.stop, batch.end)
-                results.append(_result(plan, ExitReason.STOP, price, ended_at, both_touched=reached and not beyond))
+                doubt = PlanDoubt.BOTH_TOUCHED if reached and not beyond else None
+                results.append(_result(plan, ExitReason.STOP, price, ended_at, doubt))
             elif batch.end >= plan.flatten_at:
                 self._leaving[key] = ExitReason.SESSION_CLOSE
             elif reached:
@@ -207,13 +203,7 @@ class Ledger:
 
 
 def _result(
-    plan: Plan,
-    reason: ExitReason,
-    price: float,
-    ended_at: datetime,
-    *,
-    both_touched: bool = False,
-    at_last_price: bool = False,
+    plan: Plan, reason: ExitReason, price: float, ended_at: datetime, doubt: PlanDoubt | None = None
 ) -> PlanResult:
     exit_price = Decimal(f"{price:.4f}")
     net = net_pnl(plan.side, plan.entry, exit_price, 1, 2 * plan.cost)
@@ -224,6 +214,5 @@ def _result(
         ended_at=ended_at,
         r=float(net / plan.risk),
         outcome=Outcome.WIN if net > 0 else Outcome.LOSS,
-        both_touched=both_touched,
-        at_last_price=at_last_price,
+        doubt=doubt,
     )

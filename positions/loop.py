@@ -14,6 +14,7 @@ from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
+from positions.excursion import Excursions
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
 from positions.isolation import Isolate
@@ -81,20 +82,25 @@ class TradingLoop:
         self._results = Results()
         self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
-        desk.execution.entered_listeners.append(self._follow_plan)
+        self._excursions = Excursions(len(desk.bank.universe))
+        self._considered: set[str] = set()
+        desk.execution.closing_listeners.append(self._measure)
+        desk.execution.entered_listeners.append(self._follow)
         desk.execution.closed_listeners.append(self._count_result)
 
     def open_session(self, session: Session, length: timedelta, history: BarHistory) -> None:
         self._desk.bank.open_session(session, length, history)
         self._desk.market.open_session()
         self._results = Results()
+        self._considered.clear()
         for trade in self._desk.store.closed_trades(session.day):
             self._results.add(trade)
         self._ledger.open_session(session)
+        self._excursions.open_session(session)
         self._followed = {}
         for trade in self._desk.store.unfinished_plans(session.day):
             if trade.symbol in self._desk.bank.row_of:  # else it is watched no more: no bar will tell
-                self._follow_plan(trade)
+                self._follow(trade)
 
     def catch_up(self, batch: BarBatch) -> None:
         """Take in a stored bar of this session, from before this process began: nothing is decided on it.
@@ -103,6 +109,7 @@ class TradingLoop:
         """
         if np.isfinite(batch.close).any():
             self._take_in(batch)
+            self._excursions.on_bar(batch)
             self._end_plans(self._ledger.on_bar(batch))
 
     def close_session(self, now: datetime) -> None:
@@ -120,12 +127,13 @@ class TradingLoop:
         desk = self._desk
         self._take_in(batch)
         self.tick(desk.bank.now)
+        self._excursions.on_bar(batch)
         self.tick_breakeven()
         self._give_up_old_entries(desk.bank.now)
         self._end_plans(self._ledger.on_bar(batch))
         for signal in self._signals():
             with desk.isolate(signal.key):
-                self._consider(signal)
+                self.consider(signal)
 
     def revise_bar(self, batch: BarBatch) -> None:
         """The last bar of some symbols was corrected; `remember` was called before that bar."""
@@ -140,14 +148,15 @@ class TradingLoop:
         self._desk.bank.update(batch)
         self._desk.market.update()
 
-    def _follow_plan(self, trade: Trade) -> None:
+    def _follow(self, trade: Trade) -> None:
         """Hear of an entry: what becomes of its plan is followed beside the trade, and on when that has ended."""
-        if trade.plan_outcome is not None:  # its entry filled further after the plan had ended
-            return
         desk = self._desk
         assert trade.entry_price is not None
         assert trade.risk_per_share is not None
         assert trade.entered_at is not None
+        self._excursions.follow(desk.bank.row_of[trade.symbol], trade.entered_at)
+        if trade.plan_outcome is not None:  # its entry filled further after the plan had ended
+            return
         plan = Plan(
             key=trade.signal_key,
             row=desk.bank.row_of[trade.symbol],
@@ -163,6 +172,20 @@ class TradingLoop:
         self._followed[trade.signal_key] = trade
         self._ledger.follow(plan)
 
+    def _measure(self, trade: Trade) -> None:
+        """Hear of a trade that was closed: how far it went is told in R, its entry and its exit included."""
+        row = self._desk.bank.row_of.get(trade.symbol)
+        between = None if row is None else self._excursions.end(row)
+        if between is None:
+            return
+        assert trade.entry_price is not None
+        assert trade.exit_price is not None
+        assert trade.risk_per_share is not None
+        entry, closed_at, risk = float(trade.entry_price), float(trade.exit_price), float(trade.risk_per_share)
+        below = (entry - min(between[0], entry, closed_at)) / risk
+        above = (max(between[1], entry, closed_at) - entry) / risk
+        trade.mae_r, trade.mfe_r = (below, above) if trade.side == Side.LONG else (above, below)
+
     def _end_plans(self, results: list[PlanResult]) -> None:
         if not results:
             return
@@ -171,6 +194,7 @@ class TradingLoop:
             trade = self._followed.pop(result.key)
             trade.plan_outcome, trade.plan_r = result.outcome, result.r
             trade.plan_exit_reason, trade.plan_ended_at = result.reason, result.ended_at
+            trade.plan_doubt = result.doubt
             trades.append(trade)
         self._desk.store.plans_ended(trades)
 
@@ -212,11 +236,17 @@ class TradingLoop:
             given[signal.key] = signal
         return list(given.values())
 
-    def _consider(self, signal: Signal) -> None:
+    def consider(self, signal: Signal) -> str:
+        """Have a signal's features stored and its odds predicted, and enter it unless something is against it; returns
+        what is, "" if an entry order works."""
+        if signal.key in self._considered:
+            return "given_already"
+        self._considered.add(signal.key)
         desk = self._desk
         opinion = desk.adviser.on_signal(signal, desk.bank)
-        reason = "" if opinion.take else opinion.reason
-        desk.adviser.on_decision(signal, reason or self._enter(signal))
+        reason = ("" if opinion.take else opinion.reason) or self._enter(signal)
+        desk.adviser.on_decision(signal, reason)
+        return reason
 
     def _day(self, account: Account, now: datetime) -> DayView:
         desk, results = self._desk, self._results
@@ -265,7 +295,7 @@ class TradingLoop:
             signal_key=signal.key,
             symbol=signal.symbol,
             side=signal.side,
-            strategy=self._strategy_name,
+            strategy=signal.source or self._strategy_name,
             feed=desk.feed,
             session=signal.session,
             exit_settings_hash=exits.hash,
@@ -274,6 +304,7 @@ class TradingLoop:
             initial_stop=stop,
             target=target,
             planned_quantity=quantity,
+            equity=account.equity,
             entry_volume=volume if volume == volume else None,
         )
         return "" if desk.execution.enter(trade) else "refused"

@@ -1,5 +1,6 @@
 """What is stored about positions. Every row belongs to one book; prices and money are Decimal, times aware UTC."""
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -11,9 +12,12 @@ from positions.words import (
     ExitReason,
     ExitStatus,
     Feed,
+    InstructionKind,
+    InstructionState,
     IntentStatus,
     IntentStep,
     Outcome,
+    PlanDoubt,
     Side,
     StopMoveStatus,
     TradeStatus,
@@ -87,6 +91,7 @@ class Trade(models.Model):
     initial_stop = price_field()
     target = price_field()
     planned_quantity = models.PositiveIntegerField()
+    equity = money_field(null=True, help_text="dollars in the account that the quantity was chosen for")
     entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given")
 
     entered_at = models.DateTimeField(null=True)
@@ -102,6 +107,8 @@ class Trade(models.Model):
     fees = money_field(default=Decimal(0))
     pnl = money_field("P/L", null=True, help_text="dollars, after fees")
     r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    mae_r = models.FloatField("MAE", null=True, help_text="how far the trade went against us at its worst, in R")
+    mfe_r = models.FloatField("MFE", null=True, help_text="how far the trade went for us at its best, in R")
     outcome = word_field(Outcome, null=True)
     unprotected_seconds = models.FloatField(default=0)
 
@@ -109,6 +116,7 @@ class Trade(models.Model):
     plan_r = models.FloatField(null=True, help_text="the plan's own result after fees in units of the initial risk")
     plan_exit_reason = word_field(ExitReason, null=True)
     plan_ended_at = models.DateTimeField(null=True)
+    plan_doubt = word_field(PlanDoubt, null=True, help_text="why the plan's result is not certain; empty where it is")
 
     class Meta:
         db_table = "trades"
@@ -124,6 +132,7 @@ class Trade(models.Model):
             allowed("exit_reason", ExitReason, "trade_exit_reason"),
             allowed("feed", Feed, "trade_feed"),
             allowed("plan_outcome", Outcome, "trade_plan_outcome"),
+            allowed("plan_doubt", PlanDoubt, "trade_plan_doubt"),
             models.CheckConstraint(
                 condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
                 name="trade_plan_exit_reason",
@@ -161,6 +170,7 @@ class Trade(models.Model):
                     plan_r__isnull=True,
                     plan_exit_reason__isnull=True,
                     plan_ended_at__isnull=True,
+                    plan_doubt__isnull=True,
                 ),
                 name="trade_plan_ended_as_a_whole",
             ),
@@ -171,6 +181,8 @@ class Trade(models.Model):
             models.Index(fields=["book", "-signal_at", "-id"], name="trade_newest_of_a_book"),
             models.Index(fields=["-signal_at", "-id"], name="trade_newest"),
             models.Index(fields=["symbol", "-signal_at"], name="trade_newest_of_a_symbol"),
+            models.Index(fields=["outcome", "-signal_at", "-id"], name="trade_by_outcome"),
+            models.Index(fields=["exit_reason", "-signal_at", "-id"], name="trade_by_exit"),
         ]
 
     def __str__(self) -> str:
@@ -210,6 +222,7 @@ class PositionExit(models.Model):
         indexes = [
             models.Index(fields=["book", "-decided_at", "-id"], name="exit_newest_of_a_book"),
             models.Index(fields=["-decided_at", "-id"], name="exit_newest"),
+            models.Index(fields=["rule", "-decided_at", "-id"], name="exit_by_rule"),
         ]
 
     def __str__(self) -> str:
@@ -280,6 +293,9 @@ class OrderIntent(models.Model):
         indexes = [
             models.Index(fields=["book", "-created_at", "-id"], name="intent_newest_of_a_book"),
             models.Index(fields=["-created_at", "-id"], name="intent_newest"),
+            models.Index(fields=["status", "-created_at", "-id"], name="intent_by_status"),
+            models.Index(fields=["client_order_id"], name="intent_by_our_id"),
+            models.Index(fields=["broker_order_id"], name="intent_by_the_brokers_id"),
         ]
 
     def __str__(self) -> str:
@@ -315,6 +331,58 @@ class ExternalPosition(models.Model):
         return f"{self.quantity} {self.symbol}"
 
 
+class Instruction(models.Model):
+    """What somebody asks of the process that trades a book, which alone sends orders. Not taken until `expires_at`, it
+    is never carried out. `answer` says what came of it in a word, `signal_key` whose features, predictions and trade
+    it led to."""
+
+    book = book_field()
+    kind = word_field(InstructionKind)
+    symbol = models.CharField(max_length=16)
+    side = word_field(Side, null=True, help_text="of a signal")
+    stop = price_field(null=True, help_text="of a signal")
+    target = price_field(null=True, help_text="of a signal")
+    reason = models.CharField(max_length=200, blank=True, help_text="in the words of who asked")
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    state = word_field(InstructionState, default=InstructionState.WAITING)
+    taken_at = models.DateTimeField(null=True)
+    answered_at = models.DateTimeField(null=True)
+    answer = models.CharField(max_length=64, blank=True)
+    signal_key = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        db_table = "instructions"
+        ordering = ["-asked_at", "-id"]
+        permissions = [
+            ("send_signal", "Can have signals traded"),
+            ("close_position", "Can have positions closed"),
+            ("halt_trading", "Can halt and resume entries"),
+        ]
+        constraints = [
+            allowed("kind", InstructionKind, "instruction_kind"),
+            allowed("state", InstructionState, "instruction_state"),
+            models.CheckConstraint(
+                condition=Q(kind=InstructionKind.CLOSE, side__isnull=True, stop__isnull=True, target__isnull=True)
+                | Q(kind=InstructionKind.SIGNAL, side__in=list(Side), stop__gt=0, target__gt=0),
+                name="instruction_signal_has_a_plan",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-asked_at", "-id"], name="instruction_newest_of_a_book"),
+            models.Index(fields=["book"], condition=Q(state=InstructionState.WAITING), name="instruction_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.symbol}"
+
+    def state_at(self, now: datetime) -> InstructionState:
+        """The state at a moment (aware UTC): what waits too long has expired, whether anybody has noted it or not."""
+        late = self.state == InstructionState.WAITING and now >= self.expires_at
+        return InstructionState.EXPIRED if late else InstructionState(self.state)
+
+
 class WorkerLease(models.Model):
     """Who does a job that only one process may do. The epoch grows with each new holder, so that an old one notices."""
 
@@ -328,6 +396,8 @@ class WorkerLease(models.Model):
     tick_seconds = models.FloatField(null=True, help_text="the longest look at the positions since the last heartbeat")
     calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
+    last_bar_at = models.DateTimeField(null=True, help_text="end of the last bar that the rules have seen")
+    watched = models.JSONField(default=list, help_text="the open trades as the rules last saw them")
 
     class Meta:
         db_table = "worker_leases"

@@ -63,9 +63,8 @@ class Reconciler:
         found = self._externals(positions, now)
         self._forget(rows, found, positions, now)
         mode = self._mode() if found else ExternalMode.SHOW
-        for symbol, shares in found.items():
-            row = self._note(rows.get(symbol), symbol, shares, positions[symbol], now)
-            self._take_over(row, positions[symbol], orders, mode, now)
+        for row in self._note(rows, found, positions, now):
+            self._take_over(row, positions[row.symbol], orders, mode, now)
 
     def _externals(self, positions: Listing[Position], now: datetime) -> dict[str, int]:
         """Shares by symbol, negative when short, that no trade of ours explains."""
@@ -88,23 +87,28 @@ class Reconciler:
             ExternalPosition.objects.filter(pk__in=gone).update(gone_at=now)
 
     def _note(
-        self, row: ExternalPosition | None, symbol: str, shares: int, position: Position, now: datetime
-    ) -> ExternalPosition:
-        price = Decimal(f"{position.price:.4f}") if isfinite(position.price) else None
-        if row is None:
+        self, rows: dict[str, ExternalPosition], found: dict[str, int], positions: Listing[Position], now: datetime
+    ) -> list[ExternalPosition]:
+        """The rows of what was found, as it now is."""
+        new, changed = list[ExternalPosition](), list[ExternalPosition]()
+        for symbol, shares in found.items():
+            price = positions[symbol].price
+            row = rows.get(symbol) or ExternalPosition(book=self._store.book, symbol=symbol, first_seen_at=now)
+            seen = shares, Decimal(f"{price:.4f}") if isfinite(price) else None
+            if (row.quantity, row.price) != seen:
+                (row.quantity, row.price), row.last_seen_at = seen, now
+                (new if row.pk is None else changed).append(row)
+            rows[symbol] = row
+        for row in new:
             log.warning(
                 "external_position",
-                symbol=symbol,
-                shares=shares,
+                symbol=row.symbol,
+                shares=row.quantity,
                 todo="adopt it in the admin (External positions), or leave it",
             )
-            return ExternalPosition.objects.create(
-                book=self._store.book, symbol=symbol, quantity=shares, price=price, first_seen_at=now, last_seen_at=now
-            )
-        if (row.quantity, row.price) != (shares, price):
-            row.quantity, row.price, row.last_seen_at = shares, price, now
-            ExternalPosition.objects.filter(pk=row.pk).update(quantity=shares, price=price, last_seen_at=now)
-        return row
+        ExternalPosition.objects.bulk_create(new)
+        ExternalPosition.objects.bulk_update(changed, ["quantity", "price", "last_seen_at"])
+        return [rows[symbol] for symbol in found]
 
     def _take_over(
         self,

@@ -9,7 +9,7 @@ from functools import cache
 from math import floor, isfinite
 from typing import Any, NamedTuple
 
-from positions.words import ExitReason, Side
+from positions.words import ExitReason, Side, VolumeReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class ExitSettings:
     low_volume: bool = True
     low_volume_fraction: float = 0.5
     low_volume_bars: int = 5
+    low_volume_reference: str = VolumeReference.ENTRY
     time_limit: bool = True
     time_limit_minutes: float = 15.0
     momentum_reversal: bool = True
@@ -106,19 +107,20 @@ class ExitDecision:
     evidence: dict[str, Any]
 
 
-def check_volume(position: PositionView, mean_volume: float, settings: ExitSettings) -> ExitDecision | None:
-    """Volume has dried up: the mean of the last bars (NaN if unknown) is below a fraction of the same mean at entry."""
-    at_entry = position.entry_volume
-    if not settings.low_volume or not at_entry or not isfinite(mean_volume):
+def check_volume(mean_volume: float, reference: float | None, settings: ExitSettings) -> ExitDecision | None:
+    """Volume has dried up: the mean of the last bars is below a fraction of the reference; either may be NaN, which
+    says nothing."""
+    if not settings.low_volume or not reference or not isfinite(mean_volume) or not isfinite(reference):
         return None
-    fraction = mean_volume / at_entry
+    fraction = mean_volume / reference
     if fraction >= settings.low_volume_fraction:
         return None
     return ExitDecision(
         ExitReason.LOW_VOLUME,
         {
             "mean_volume": mean_volume,
-            "entry_volume": at_entry,
+            "reference": settings.low_volume_reference,
+            "reference_volume": reference,
             "fraction": fraction,
             "limit": settings.low_volume_fraction,
             "bars": settings.low_volume_bars,
@@ -172,6 +174,37 @@ def check_session_close(minutes_to_close: float, settings: ExitSettings) -> Exit
         ExitReason.SESSION_CLOSE,
         {"minutes_to_close": minutes_to_close, "flatten_minutes": settings.flatten_minutes},
     )
+
+
+class Nearness(NamedTuple):
+    """How far a rule has come on its way to act: from 0, not begun, to 1, there."""
+
+    rule: ExitReason
+    share: float
+
+
+def nearest_rule(
+    position: PositionView,
+    close: float,
+    mean_volume: float,
+    reference: float | None,
+    settings: ExitSettings,
+    now: datetime,
+) -> Nearness:
+    """The rule that has come furthest: stop by how much of one R is left to it, target by how much of its distance is
+    made, time_limit by its time while there is no profit, low_volume by its limit over the fraction there is.
+    momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
+    profit = position.profit(close)
+    ways = {
+        ExitReason.STOP: 1 - position.sign * (close - position.stop) / position.risk,
+        ExitReason.TARGET: profit / (position.sign * (position.target - position.entry)),
+    }
+    if settings.time_limit and position.profit(close, settings.cost_per_share) <= 0:
+        ways[ExitReason.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
+    if settings.low_volume and reference and mean_volume > 0 and isfinite(reference):
+        ways[ExitReason.LOW_VOLUME] = settings.low_volume_fraction * reference / mean_volume
+    rule = max(ways, key=lambda each: ways[each])
+    return Nearness(rule, min(1.0, max(0.0, ways[rule])))
 
 
 def breakeven_stop(position: PositionView, close: float, settings: ExitSettings) -> Decimal | None:

@@ -4,8 +4,9 @@ Both keep the live trades and the journal of their orders in memory, so that a t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
+from itertools import starmap
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from django.db.models import Q
 from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
 from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
+from positions.statements import Statement, Untouched, change, insertion, run
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
@@ -22,9 +24,10 @@ Row = Trade | PositionExit | StopMove | OrderIntent
 Change = tuple[Row, tuple[str, ...]]
 
 _ENDED = (TradeStatus.CLOSED, TradeStatus.CANCELLED)
+_IS_LIVE = '"status" IN ({})'.format(", ".join(f"'{status}'" for status in LIVE_STATUSES))
 #: What was decided once is not decided again.
 _OF_THE_DECISION = ("id", "trade", "rule", "evidence", "decided_at", "decided_price")
-_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at")
+_OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at", "plan_doubt")
 
 
 class Duplicate(Exception):
@@ -39,13 +42,15 @@ class LiveTrade:
     """A trade that is not over, with the rows that belong to it, and what is known of it in this process only.
 
     `alarmed`: the alarm that was raised last, "" for none. `sold_by_others`: shares that were bought and are neither
-    held nor sold by us. `last_price`: the broker's. Times are None where the thing is not so: shares stand without a
-    stop or a closing order since, the broker shows no position since, a stop move is to be tried again at.
+    held nor sold by us. `unsaved`: what the next write takes along. `last_price`: the broker's. Times are None where
+    the thing is not so: shares stand without a stop or a closing order since, are shown free although a stop seems to
+    work since, the broker shows no position since, a stop move is to be tried again at.
     """
 
     __slots__ = (
         "alarmed",
         "exit",
+        "free_since",
         "intents",
         "last_price",
         "missing_since",
@@ -55,6 +60,7 @@ class LiveTrade:
         "sold_by_others",
         "trade",
         "unprotected_since",
+        "unsaved",
     )
 
     def __init__(self, trade: Trade) -> None:
@@ -63,7 +69,9 @@ class LiveTrade:
         self.exit: PositionExit | None = None
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
+        self.unsaved: list[Change] = []
         self.unprotected_since: datetime | None = None
+        self.free_since: datetime | None = None
         self.alarmed = ""
         self.sold_by_others = 0
         self.missing_since: datetime | None = None
@@ -78,7 +86,17 @@ class LiveTrade:
             fresh.past_exits,
             fresh.moves,
         )
+        self.unsaved = []
         return self
+
+    def take_unsaved(self) -> tuple[Change, ...]:
+        """What is to be saved now, each row once."""
+        fields: dict[int, dict[str, None]] = {}
+        for row, names in self.unsaved:
+            fields.setdefault(id(row), {}).update(dict.fromkeys(names))
+        rows = {id(row): row for row, _ in self.unsaved}
+        self.unsaved = []
+        return tuple((rows[key], tuple(names)) for key, names in fields.items())
 
 
 class Store(Protocol):
@@ -94,8 +112,8 @@ class Store(Protocol):
     book: str
     live: dict[str, LiveTrade]
 
-    def insert(self, *rows: Row) -> None:
-        """Store new rows, all of them or none."""
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
+        """Store new rows and changes of others, all of them or none; an intent so that it outlives a loss of power."""
         ...
 
     def update(self, row: Row, *fields: str) -> None:
@@ -145,6 +163,8 @@ def _reaching_the_database() -> Iterator[None]:
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}")
         yield
+    except Untouched as error:
+        raise Duplicate("another process has written here since") from error
     except IntegrityError as error:
         if _is_unique_violation(error):
             raise Duplicate(str(error)) from error
@@ -155,25 +175,27 @@ def _reaching_the_database() -> Iterator[None]:
         raise StoreUnavailable(str(error)) from error
 
 
-def _not_further_than(row: Row, fields: tuple[str, ...]) -> Q:
-    """Stored rows that this one may be written over: a trade that is over stays so, its quantity never shrinks and its
-    stop never loosens; an order that has ended stays so, and its fills never shrink."""
+def _saving(row: Row, fields: tuple[str, ...]) -> Statement:
+    """Touches nothing where what is stored is further: a trade that is over stays so, its quantity never shrinks and
+    its stop never loosens; an order that has ended stays so, and its fills never shrink."""
     if isinstance(row, PositionExit):
-        return Q(trade__status__in=LIVE_STATUSES)
+        return change(row, fields, f'"trade_id" IN (SELECT "id" FROM "trades" WHERE {_IS_LIVE})', [])
     if isinstance(row, StopMove):
-        return Q(status=StopMoveStatus.OWED)
+        return change(row, fields, '"status" = %s', [StopMoveStatus.OWED])
     if isinstance(row, OrderIntent):
-        not_ended = Q() if row.finished_at else Q(finished_at__isnull=True)
-        return not_ended & Q(filled_quantity__lte=row.filled_quantity)
-    allowed = Q(status__in=LIVE_STATUSES)
+        not_ended = "" if row.finished_at else ' AND "finished_at" IS NULL'
+        return change(row, fields, f'"filled_quantity" <= %s{not_ended}', [row.filled_quantity])
+    allowed, values = [_IS_LIVE], list[object]()
     if "quantity" in fields:
-        allowed &= Q(quantity__lte=row.quantity)
+        allowed.append('"quantity" <= %s')
+        values.append(row.quantity)
     if "stop_price" in fields and row.stop_price is None:
-        allowed &= Q(stop_price__isnull=True)
+        allowed.append('"stop_price" IS NULL')
     elif "stop_price" in fields:
-        tighter = Q(side=Side.LONG, stop_price__lte=row.stop_price) | Q(side=Side.SHORT, stop_price__gte=row.stop_price)
-        allowed &= Q(stop_price__isnull=True) | tighter
-    return allowed
+        looser = "<=" if row.side == Side.LONG else ">="
+        allowed.append(f'("stop_price" IS NULL OR "stop_price" {looser} %s)')
+        values.append(connection.ops.adapt_decimalfield_value(row.stop_price))
+    return change(row, fields, " AND ".join(allowed), values)
 
 
 def attach(live: dict[str, LiveTrade], row: Row) -> None:
@@ -229,35 +251,40 @@ class OrmStore:
             attach(self.live, row)
             detach(self.live, row)
 
-    def insert(self, *rows: Row) -> None:
-        with _reaching_the_database(), transaction.atomic():
-            if not isinstance(rows[0], Trade):
-                self._check_known(rows[0].trade)
-            for row in rows:
-                row.save(force_insert=True)
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
+        first = rows[0]
         for row in rows:
+            if not isinstance(row, Trade):
+                row.trade = row.trade  # takes over a key that the trade got since
+        with _reaching_the_database():
+            if isinstance(first, Trade):
+                statements = [insertion(first), *(insertion(row, parent="trade") for row in rows[1:])]
+            else:
+                statements = [*self._known(first.trade), *starmap(_saving, changes), *map(insertion, rows)]
+            keys = run(*statements, durable=any(isinstance(row, OrderIntent) for row in rows))
+        for row, key in zip(rows, keys, strict=True):
+            row.pk, row._state.adding = key, False
+            if not isinstance(row, Trade):
+                row.trade = row.trade
             attach(self.live, row)
 
-    def _check_known(self, trade: Trade) -> None:
-        """Raises Duplicate unless the trade is live and its journal is the one in memory. Locks the trade."""
-        stored = Trade.objects.select_for_update().filter(pk=trade.pk, status__in=LIVE_STATUSES)
-        if not stored.exists():
-            raise Duplicate(f"{trade.signal_key} is over")
-        known, journaled = len(self.live[trade.symbol].intents), OrderIntent.objects.filter(trade=trade.pk).count()
-        if known != journaled:
-            raise Duplicate(f"{trade.signal_key} has {journaled} orders in its journal, {known} are known here")
+    def _known(self, trade: Trade) -> tuple[Statement, Statement]:
+        """Find the trade live, and lock it; then its journal as it is in memory."""
+        lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        known = len(self.live[trade.symbol].intents)
+        return (
+            Statement(f'SELECT "id" FROM "trades" WHERE "id" = %s AND {_IS_LIVE}{lock}', (trade.pk,)),
+            Statement(
+                'SELECT 1 WHERE %s = (SELECT COUNT(*) FROM "order_intents" WHERE "trade_id" = %s)', (known, trade.pk)
+            ),
+        )
 
     def update(self, row: Row, *fields: str) -> None:
         self.update_all([(row, fields)])
 
     def update_all(self, changes: Sequence[Change]) -> None:
-        one_statement = len(changes) == 1
-        with _reaching_the_database(), nullcontext() if one_statement else transaction.atomic():
-            for row, fields in changes:
-                values = {name: getattr(row, name) for name in fields}
-                allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
-                if not allowed.update(**values):
-                    raise Duplicate(f"{type(row).__name__} {row} is stored as further than this")
+        with _reaching_the_database():
+            run(*starmap(_saving, changes))
         for row, _ in changes:
             detach(self.live, row)
 
@@ -337,8 +364,8 @@ def _put(row: Row, same: "models.QuerySet[Any]") -> None:
 
 def _overwrite(row: Row) -> None:
     fields = tuple(field.name for field in row._meta.concrete_fields if field.name not in _OF_THE_DECISION)
-    allowed = type(row)._default_manager.filter(_not_further_than(row, fields), pk=row.pk)
-    allowed.update(**{name: getattr(row, name) for name in fields})
+    with suppress(Untouched):
+        run(_saving(row, fields))
 
 
 def _claims_the_same(row: PositionExit | StopMove) -> Q:
@@ -359,7 +386,7 @@ class MemoryStore:
         self._signals: set[str] = set()
         self._client_ids: set[str] = set()
 
-    def insert(self, *rows: Row) -> None:
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
         for row in rows:
             self._insert(row)
 
@@ -413,8 +440,13 @@ class MemoryStore:
     def plans_ended(self, trades: list[Trade]) -> None:
         """Nothing to do: `flush` writes what the trades hold by then."""
 
-    def flush(self) -> None:
+    def take_ended(self) -> list[LiveTrade]:
+        """Hand over the trades that have ended since this was last asked, and forget them."""
         ended, self._ended = self._ended, []
+        return ended
+
+    def flush(self) -> None:
+        ended = self.take_ended()
         trades = [mine.trade for mine in ended]
         with transaction.atomic():
             bulk.insert(Trade, map(vars, trades))

@@ -27,6 +27,8 @@ class Signal:
     entry: float
     stop: float
     target: float
+    #: Who gave it, "" for the strategy itself.
+    source: str = ""
     #: Names the signal within its book, the same in every run.
     key: str = field(init=False)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from django.db import connection
@@ -149,6 +149,7 @@ class Trader:
         updates: TradeUpdates,
         isolation: Isolation,
         reconcile: Callable[[datetime], None],
+        carry_out: Callable[[datetime, Session | None], None],
         *,
         sessions: int | None = None,
         ticks: int | None = None,
@@ -156,6 +157,7 @@ class Trader:
         self._desk, self._loop, self._broker, self._clock = desk, loop, broker, clock
         self._tenure, self._market, self._updates, self._isolation = tenure, market, updates, isolation
         self._reconcile, self._sessions_left, self._ticks_left = reconcile, sessions, ticks
+        self._carry_out = carry_out
         self._wake, self._stopping = updates.wake, False
         self._exit_beat = Beat(timedelta(seconds=exit_monitor.INTERVAL_SECONDS))
         self._breakeven_beat = Beat(timedelta(seconds=breakeven_manager.INTERVAL_SECONDS))
@@ -188,6 +190,7 @@ class Trader:
                     self._sessions_left -= 1
         finally:
             self._updates.stop()
+            self._desk.execution.save()
 
     @property
     def _is_over(self) -> bool:
@@ -292,6 +295,8 @@ class Trader:
                 self._loop.tick(now)
                 self._leave_by_the_clock(now, self._session)
                 self._leave_if_told(now, self._session)
+        with self._isolation.of("instructions"):
+            self._carry_out(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
             self._ticks_left -= 1
         pulse = self._pulse
@@ -376,13 +381,14 @@ class Trader:
         self._tell("bar stream", feed.stream_problem if feed else "")
         self._tell("bars over REST", feed.rest_problem if feed else "")
         pulse, self._pulse = self._pulse, Pulse()
-        told = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
+        trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
+        state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
         if pulse.ticks:
-            self._tenure.renew(
-                tick_seconds=pulse.longest, calls_a_tick=pulse.calls / pulse.ticks, last_error=told[:300]
-            )
-        else:
-            self._tenure.renew(last_error=told[:300])
+            state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
+        if self._session is not None:
+            with self._isolation.of("telling of open trades"):
+                state |= {"watched": self._desk.exits.watched(now), "last_bar_at": self._desk.bank.now}
+        self._tenure.renew(**state)
 
     def _tell(self, what: str, trouble: str, begins: str = "stream_trouble", ends: str = "stream_well_again") -> None:
         """Log a trouble when it begins and when it ends."""

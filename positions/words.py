@@ -34,6 +34,21 @@ class ExitReason(StrEnum):
     MANUAL = "manual"
 
 
+class VolumeReference(StrEnum):
+    """What volume rule low_volume compares with: that at the trade's entry, or what is usual at these minutes."""
+
+    ENTRY = "entry"
+    PROFILE = "profile"
+
+
+class PlanDoubt(StrEnum):
+    """`both_touched`: the stop's bar reached the target too, and which came first is not known. `at_last_price`: no bar
+    came any more to leave in."""
+
+    BOTH_TOUCHED = "both_touched"
+    AT_LAST_PRICE = "at_last_price"
+
+
 class ExitStatus(StrEnum):
     """`superseded`: the stop filled first."""
 
@@ -65,6 +80,24 @@ class IntentStatus(StrEnum):
     REPLACED = "replaced"
     REJECTED = "rejected"
     UNKNOWN = "unknown"
+
+
+class InstructionKind(StrEnum):
+    """`close`: get out of a symbol's position. `signal`: consider a plan as one of the strategy's own."""
+
+    CLOSE = "close"
+    SIGNAL = "signal"
+
+
+class InstructionState(StrEnum):
+    """`taken`: the trading process is at it, or ended while it was. `accepted`: an exit has begun, or an entry order
+    works. `expired`: nobody took it in time, and nobody will."""
+
+    WAITING = "waiting"
+    TAKEN = "taken"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    EXPIRED = "expired"
 
 
 class Feed(StrEnum):

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,11 +17,13 @@ from django.template.loader import render_to_string
 from ml.models import MLModel
 from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
 from ml.tables import bounded, rules_of
+from positions.books import folder_name
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
-from reports import charts
+from reports import charts, impact
 from reports.figures import FEW_TRADES, Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
+from reports.impact import ImpactRow
 
 MARKETS = {
     "simulated": "These trades are invented: a simulated market. They say nothing about a real one.",
@@ -30,6 +31,10 @@ MARKETS = {
     "paper": "Paper account: real prices, the broker's simulated fills, no money.",
     "live": "Live account: real money.",
 }
+
+#: What draws the figures; each page carries it, for it is opened from disk too.
+DRAW = Path(__file__).parent / "static" / "reports" / "figures.js"
+IMPACT_TITLE = "What the exit rules were worth, book so far"
 
 _PAGES = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].html"
 
@@ -48,6 +53,8 @@ class TradeLine:
     exit_reason: str
     pnl: Decimal
     r_multiple: float | None
+    mae_r: float | None
+    mfe_r: float | None
     outcome: str
     admin_path: str
 
@@ -66,6 +73,14 @@ class TradeLine:
     @property
     def in_r(self) -> str:
         return in_r(self.r_multiple)
+
+    @property
+    def worst(self) -> str:
+        return in_r(None if self.mae_r is None else -self.mae_r)
+
+    @property
+    def best(self) -> str:
+        return in_r(self.mfe_r)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +116,8 @@ class Report:
     rules: tuple[RuleLine, ...]
     lines: tuple[Line, ...]
     exits: tuple[Line, ...]
+    impact: tuple[ImpactRow, ...]
+    impact_sentences: tuple[str, ...]
     trades: tuple[TradeLine, ...]
     pictures: tuple[Picture, ...]
 
@@ -149,7 +166,7 @@ def report_path(book: str, day: date) -> Path:
 
 def folder_of(book: str) -> Path:
     """Where a book's pages lie; never outside the reports' folder. The folder's name leads to the same folder."""
-    return _folder() / (re.sub(r"[^A-Za-z0-9_-]", "-", book) or "-")
+    return _folder() / folder_name(book)
 
 
 def render_html(report: Report) -> str:
@@ -158,7 +175,10 @@ def render_html(report: Report) -> str:
         {
             "report": report,
             "few_trades": FEW_TRADES,
+            "impact_title": IMPACT_TITLE,
+            "impact_headings": impact.HEADINGS,
             "figures": {picture.key: picture.figure for picture in report.pictures},
+            "draw": DRAW.read_text(encoding="utf-8"),
         },
     )
 
@@ -182,14 +202,24 @@ def render_markdown(report: Report) -> str:
     ]
     if report.exits:
         parts.append(_markdown_table("Mean R by exit", report.exits))
+    if report.impact_sentences:
+        parts.append(_markdown_impact(report))
     if report.trades:
-        head = "| symbol | side | in | out | exit | P/L | R |\n|---|---|---|---|---|---:|---:|"
+        head = "| symbol | side | in | out | exit | P/L | R | worst | best |\n|---|---|---|---|---|---:|---:|---:|---:|"
         rows = [
-            f"| {t.symbol} | {t.side} | {t.entered} | {t.exited} | {t.exit_reason} | {t.result} | {t.in_r} |"
+            f"| {t.symbol} | {t.side} | {t.entered} | {t.exited} | {t.exit_reason} | {t.result} | {t.in_r} "
+            f"| {t.worst} | {t.best} |"
             for t in report.trades
         ]
         parts.append("\n".join([f"## Trades (times in New York)\n\n{head}", *rows]))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_impact(report: Report) -> str:
+    head = f"| {' | '.join(impact.HEADINGS)} |\n|---|{'---:|' * (len(impact.HEADINGS) - 2)}---|"
+    rows = [f"| {' | '.join(asdict(row).values())} |" for row in report.impact]
+    table = ["\n".join([head, *rows])] if rows else []
+    return "\n\n".join([f"## {IMPACT_TITLE}", *table, *report.impact_sentences])
 
 
 def _markdown_rules(rules: Collection[RuleLine]) -> list[str]:
@@ -213,6 +243,8 @@ def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: 
         rules=_rules(model),
         lines=lines(session, so_far),
         exits=exit_lines(session, so_far),
+        impact=impact.rows(so_far.impact),
+        impact_sentences=impact.sentences(so_far.impact) if so_far.closed else (),
         trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
         pictures=tuple(_pictures(day, history, session, so_far)),
     )
@@ -301,6 +333,8 @@ def _trade_line(trade: Trade) -> TradeLine:
         exit_reason=str(trade.exit_reason),
         pnl=trade.pnl,
         r_multiple=trade.r_multiple,
+        mae_r=trade.mae_r,
+        mfe_r=trade.mfe_r,
         outcome=str(trade.outcome),
         admin_path=f"/admin/positions/trade/{trade.pk}/change/",
     )

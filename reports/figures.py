@@ -9,11 +9,13 @@ import numpy as np
 
 from ml import statistics
 from ml.performance_tracker import Sample
-from ml.statistics import Interval
+from ml.statistics import Floats, Interval
 from positions.models import Trade
 
 #: Below this many trades an average says nothing: the half-width of its interval is about 0.4 R.
 FEW_TRADES = 30
+#: Below this many sessions the interval of an annual Sharpe ratio is wider than from -2 to +2.
+ENOUGH_SESSIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,29 @@ def _sessions(trades: Collection[Trade]) -> list[int]:
     return [trade.session.toordinal() for trade in trades]
 
 
+def _daily(
+    sample: Sample, statistic: Callable[[Floats], float | None], why: str, interval: Interval | None = None
+) -> Figure:
+    returns = sample.returns
+    if returns is None:
+        return Figure(None, 0, "–", why="the account's equity is not known")
+    if len(returns) < ENOUGH_SESSIONS:
+        return Figure(None, len(returns), "–", why=f"too early: {len(returns)} of {ENOUGH_SESSIONS} sessions")
+    return _measured(statistic(returns), len(returns), "{:+.2f}", "", why, interval)
+
+
+def _daily_sharpe(sample: Sample) -> Figure:
+    interval = None if sample.returns is None else statistics.daily_sharpe_interval(sample.returns)
+    return _daily(sample, statistics.daily_sharpe, "every session had the same result", interval)
+
+
+def _max_drawdown(sample: Sample) -> Figure:
+    returns = sample.returns
+    if returns is None:
+        return Figure(None, 0, "–", why="the account's equity is not known")
+    return _measured(statistics.max_drawdown(returns), len(returns), "{:.2%}", "", "no session")
+
+
 class _Definition(NamedTuple):
     key: str
     label: str
@@ -179,6 +204,29 @@ DEFINITIONS = (
         lambda sample: _measured(
             statistics.max_drawdown_r(sample.r), len(sample.r), "{:.2f}", " R", "no trades with a known risk"
         ),
+    ),
+    _Definition(
+        "daily_sharpe",
+        "Sharpe, by day",
+        "Mean / standard deviation of the sessions' returns on equity x root of 252; sessions of the exchange without "
+        "a trade count as zero. Interval: Lo's (2002).",
+        "session",
+        _daily_sharpe,
+    ),
+    _Definition(
+        "daily_sortino",
+        "Sortino, by day",
+        "The same, but over the root of the mean square of losing sessions, taken over all sessions.",
+        "session",
+        lambda sample: _daily(sample, statistics.sortino, "no session lost"),
+    ),
+    _Definition(
+        "max_drawdown",
+        "Largest drawdown, equity",
+        "Largest fall of equity at the sessions' ends below its highest so far, each session's return earned on the "
+        "equity before it.",
+        "session",
+        _max_drawdown,
     ),
     _Definition(
         "feature_rows",

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import factory
 from factory.django import DjangoModelFactory
 
+from ml.encoder import Encoder
 from ml.features import FEATURE_SET, FEATURES, Kind
 from ml.models import MLModel, TradeFeatures
 from ml.words import Algorithm, Gate, ModelStatus
@@ -56,6 +57,7 @@ class TradeFactory(DjangoModelFactory[Trade]):
     initial_stop = factory.LazyAttribute(lambda row: row.planned_entry - (1 if row.side == Side.LONG else -1))
     target = factory.LazyAttribute(lambda row: row.planned_entry + (2 if row.side == Side.LONG else -2))
     planned_quantity = 10
+    equity = Decimal(100_000)
     entry_volume = 5000.0
 
     entered_at = factory.LazyAttribute(lambda row: row.signal_at + timedelta(minutes=1))
@@ -149,5 +151,5 @@ class MLModelFactory(DjangoModelFactory[MLModel]):
     metrics = factory.LazyFunction(lambda: {"n": 750, "sessions": 45, "auc": 0.64, "accuracy": 0.61})
     folds = factory.LazyFunction(lambda: [{"best_iteration": number} for number in range(5)])
     importance = factory.LazyFunction(lambda: {"rsi14": 12.5})
-    manifest = factory.LazyFunction(dict)
+    manifest = factory.LazyFunction(lambda: {"encoder": Encoder.plain().to_dict()})
     created_at = factory.Sequence(lambda n: FIRST_SIGNAL + timedelta(minutes=n))

@@ -17,7 +17,9 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
-from tradingsite.models import Notification
+from tradingsite.models import IdempotencyKey, Notification
+from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
+from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
 
 for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
     admin.site.unregister(model)
@@ -70,6 +72,16 @@ class NotificationAdmin(ReadOnlyAdmin):
     fields = ("book", "kind", "subject", "number", "state", "text", "happened_at", "noted_at", "sent_at", "error")
     search_fields = ("subject__exact",)
     search_help_text = "A subject, such as: halt"
+
+
+@admin.register(IdempotencyKey)
+class IdempotencyKeyAdmin(ReadOnlyAdmin):
+    when_empty = "No request of the API has acted yet."
+    list_display = ("created_at", "user", "key", "status")
+    fields = ("created_at", "user", "key", "status", "answer", "request_sha256")
+    list_select_related = ("user",)
+    search_fields = ("key__exact",)
+    search_help_text = "An idempotency key"
 
 
 @admin.register(AuthToken)

@@ -2,14 +2,13 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from rest_framework.routers import DefaultRouter
+from rest_framework.routers import SimpleRouter
 
 from ml.api import (
     DriftCheckViewSet,
     LeakageCheckViewSet,
     MLModelViewSet,
     PerformanceViewSet,
-    PredictionViewSet,
     TradeFeaturesViewSet,
 )
 from positions.api import (
@@ -20,9 +19,30 @@ from positions.api import (
     TradeViewSet,
     WorkerLeaseViewSet,
 )
+from tradingsite.acting import (
+    AnsweredInstructionViewSet,
+    AskedPredictionViewSet,
+    HaltView,
+    PositionViewSet,
+    ResumeView,
+    SignalView,
+)
+from tradingsite.health import HealthView
+from tradingsite.kit.api import StrictView
 
-router = DefaultRouter()
+
+class SchemaView(StrictView, SpectacularAPIView):
+    """This API as OpenAPI describes it."""
+
+
+class DocsView(StrictView, SpectacularSwaggerView):
+    """The same as a page."""
+
+
+router = SimpleRouter()
 router.register("trades", TradeViewSet)
+router.register("positions", PositionViewSet, basename="position")
+router.register("instructions", AnsweredInstructionViewSet)
 router.register("exits", PositionExitViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)
@@ -30,13 +50,17 @@ router.register("instruments", InstrumentViewSet)
 router.register("leases", WorkerLeaseViewSet)
 router.register("features", TradeFeaturesViewSet)
 router.register("models", MLModelViewSet)
-router.register("predictions", PredictionViewSet)
+router.register("predictions", AskedPredictionViewSet)
 router.register("drift-checks", DriftCheckViewSet)
 router.register("performance", PerformanceViewSet)
 router.register("leakage-checks", LeakageCheckViewSet)
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("schema/", SchemaView.as_view(), name="schema"),
+    path("docs/", DocsView.as_view(url_name="schema"), name="docs"),
+    path("health/", HealthView.as_view(), name="health"),
+    path("signals/", SignalView.as_view(), name="signals"),
+    path("halt/", HaltView.as_view(), name="halt"),
+    path("resume/", ResumeView.as_view(), name="resume"),
     path("", include(router.urls)),
 ]

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class TradingSiteConfig(AppConfig):
@@ -6,3 +7,6 @@ class TradingSiteConfig(AppConfig):
 
     def ready(self) -> None:
         from tradingsite import checks  # noqa: F401  # importing registers them
+        from tradingsite.groups import complete_groups
+
+        post_migrate.connect(complete_groups, sender=self)

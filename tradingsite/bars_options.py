@@ -51,9 +51,11 @@ def open_feed(options: dict[str, Any]) -> "tuple[FileFeed, ReplayOptions]":
 
 
 def file_feed(options: dict[str, Any]) -> "FileFeed":
-    """Raises CommandError (status 2) for files that are not what they should be."""
+    """Raises CommandError (status 2) for files that are not what they should be and for dates the wrong way round."""
     from positions.market.feeds.file import BadBars, FileFeed
 
+    if options["first"] and options["last"] and options["last"] < options["first"]:
+        raise bad_input(f"--from {options['first']} comes after --to {options['last']}; no session lies between them.")
     try:
         return FileFeed(
             options["bars"],

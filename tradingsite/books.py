@@ -11,6 +11,7 @@ from ml.models import MLModel
 from ml.registry import disposable
 from positions import leases
 from positions.models import WorkerLease
+from tradingsite import book_bars
 
 #: How long a run may go without a sign of life before another may take its book over.
 LEASE = timedelta(minutes=2)
@@ -50,7 +51,7 @@ def rewritten(book: str, lease: WorkerLease) -> Iterator[str]:
     The draft is named by the lease's epoch, and only who still holds the lease may put it in place: of two runs, one
     of which slept while the other took over, the sleeper's is thrown away. Raises LeaseTaken.
     """
-    clear(_draft(book, lease.epoch - 1))
+    _discard(_draft(book, lease.epoch - 1))
     draft = _draft(book, lease.epoch)
     try:
         yield draft
@@ -59,9 +60,15 @@ def rewritten(book: str, lease: WorkerLease) -> Iterator[str]:
             clear(book)
             for table in _tables():
                 table._default_manager.filter(book=draft).update(book=book)
+        book_bars.put_in_place(draft, book)
     except BaseException:
-        clear(draft)
+        _discard(draft)
         raise
+
+
+def _discard(draft: str) -> None:
+    clear(draft)
+    book_bars.remove(draft)
 
 
 def _draft(book: str, epoch: int) -> str:

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Subquery
+from django.db.models import Avg, Count, Q, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -20,11 +20,15 @@ from ml.registry import TRIAL, on_duty
 from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.halting import halted
+from positions.leases import TRADING
+from positions.market.calendar import NEW_YORK
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
+from positions.words import TradeStatus
+from reports.charts import equity
 from reports.daily import MARKETS, report_path
 from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
-from tradingsite.kit.words import readable, rows_table
+from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
 
 NEEDED = (
     "positions.view_trade",
@@ -35,6 +39,11 @@ NEEDED = (
 )
 SESSIONS_SHOWN = 10
 OPEN_TRADES_SHOWN = 50
+CLOSED_SHOWN = 8
+OPEN_TRADE_HEAD = (
+    *("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
+    *("last price", "to the stop", "nearest rule", "protected"),
+)
 INVENTED = ("simulated", "replay")
 
 
@@ -55,6 +64,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     asked = request.GET.get("book", "")
     book = asked if is_book(asked) else settings.BOOK
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
+    leases = list(WorkerLease.objects.filter(book=book))
     return {
         **context,
         "book": book,
@@ -66,12 +76,15 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "last_report": _report_link(book, sessions[0].session) if sessions else "",
         "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],
         "sessions": _sessions(book, sessions),
-        "exits": _exits(sessions),
-        "open_trades": _open_trades(book),
+        "exits": _exits(book, sessions),
+        "closed": _closed(book),
+        "as_of": timezone.now(),
+        **_equity(book),
+        "open_trades": _open_trades(book, _watched(leases)),
         "halt": halted(book),
-        "may_halt": request.user.has_perm("positions.change_trade"),
+        "may_halt": request.user.has_perm("positions.halt_trading"),
         "blocked": _blocked(book),
-        "leases": _leases(book),
+        "leases": _leases(book, leases),
         "waiting": _waiting(),
         **_model(book),
     }
@@ -144,26 +157,89 @@ def _sessions(book: str, sessions: list[Performance]) -> SafeString:
     )
 
 
-def _exits(sessions: list[Performance]) -> SafeString:
-    last = Counter(sessions[0].exits if sessions else {})
-    total = sum((Counter(row.exits) for row in sessions), Counter())
+def _equity(book: str) -> dict[str, Any]:
+    """Every session's result; R of a session is its mean times its trades."""
+    rows = list(
+        Performance.objects.filter(book=book).order_by("session").values_list("session", "average_r", "trades", "pnl")
+    )
+    if not rows:
+        return {"session_count": 0, "figures": {}}
+    days = [day for day, *_ in rows]
+    r = [(average or 0.0) * trades for _, average, trades, _ in rows]
+    return {
+        "session_count": len(rows),
+        "figures": {"equity": equity(days, r, [float(pnl) for *_, pnl in rows], days[-1])},
+    }
+
+
+def _exits(book: str, sessions: list[Performance]) -> SafeString:
+    """By reason over the sessions shown: how many, what they made, and what their plans alone would have made."""
+    if not sessions:
+        return SafeString("")
+    last = Counter(sessions[0].exits)
+    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED, session__gte=sessions[-1].session).order_by()
+    known = Q(plan_r__isnull=False)
+    rows = closed.values_list("exit_reason").annotate(
+        n=Count("pk"), known=Count("pk", filter=known), r=Avg("r_multiple", filter=known), left_alone=Avg("plan_r")
+    )
     return rows_table(
-        ("reason", "last session", f"last {len(sessions)} sessions"),
-        [[reason, last[reason], count] for reason, count in total.most_common()],
+        ("reason", "last session", f"last {len(sessions)} sessions", "mean R", "left to its plan", "n of both"),
+        [
+            [reason, last[reason], n, in_r(r), in_r(left_alone), with_both]
+            for reason, n, with_both, r, left_alone in rows.order_by("-n")
+        ],
     )
 
 
-def _open_trades(book: str) -> SafeString:
-    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).order_by("symbol")[:OPEN_TRADES_SHOWN]
+def _closed(book: str) -> SafeString:
+    newest = Trade.objects.filter(book=book, status=TradeStatus.CLOSED).order_by("-signal_at", "-id")[:CLOSED_SHOWN]
     return rows_table(
-        ("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
+        ("trade", "side", "closed", "by", "result", "dollars", "left to its plan"),
         [
             [
-                format_html(
-                    '<a class="text-link" href="{}">{}</a>',
-                    reverse("admin:positions_trade_change", args=[trade.pk]),
-                    trade.symbol,
-                ),
+                _trade_link(trade),
+                trade.side,
+                trade.exited_at,
+                trade.exit_reason,
+                in_r(trade.r_multiple),
+                dollars(trade.pnl or 0),
+                in_r(trade.plan_r),
+            ]
+            for trade in newest
+        ],
+    )
+
+
+def _trade_link(trade: Trade) -> SafeString:
+    address = reverse("admin:positions_trade_change", args=[trade.pk])
+    return format_html('<a class="text-link" href="{}">{}</a>', address, trade.symbol)
+
+
+def _watched(leases: list[WorkerLease]) -> dict[str, dict[str, Any]]:
+    """What the process that watches the book told last of each open trade, by signal key."""
+    return {each["signal_key"]: each for lease in leases if lease.name == TRADING for each in lease.watched}
+
+
+def _standing(told: dict[str, Any] | None) -> list[str]:
+    """Price, distance to the stop, the rule that has come furthest, and whether every share has a stop."""
+    if told is None:
+        return [NOT_KNOWN] * 4
+    unprotected = told["unprotected_since"]
+    protected = (
+        f"NOT since {datetime.fromisoformat(unprotected).astimezone(NEW_YORK):%H:%M:%S}" if unprotected else "yes"
+    )
+    if "price" not in told:
+        return [NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, protected]
+    return [f"{told['price']:,.2f}", in_r(told["to_stop_r"]), f"{told['rule']}, {told['share']:.0%} there", protected]
+
+
+def _open_trades(book: str, watched: dict[str, dict[str, Any]]) -> SafeString:
+    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).order_by("symbol")[:OPEN_TRADES_SHOWN]
+    return rows_table(
+        OPEN_TRADE_HEAD,
+        [
+            [
+                _trade_link(trade),
                 trade.side,
                 trade.status,
                 trade.quantity,
@@ -171,6 +247,7 @@ def _open_trades(book: str) -> SafeString:
                 trade.stop_price,
                 trade.target,
                 trade.entered_at or trade.signal_at,
+                *_standing(watched.get(trade.signal_key)),
             ]
             for trade in trades
         ],
@@ -198,21 +275,24 @@ def _waiting() -> str:
     )
 
 
-def _leases(book: str) -> SafeString:
+def _leases(book: str, leases: list[WorkerLease]) -> SafeString:
     """Who works for this book; the clock of a replay or a simulation is not ours, so there only the time is told."""
     now = timezone.now()
     invented = book.partition(":")[0] in INVENTED
     return rows_table(
-        ("job", "state", "last heard of", "by", "last error"),
+        ("job", "state", "last heard of", "last bar", "longest tick", "requests a tick", "by", "last error"),
         [
             [
                 lease.name,
                 "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
                 lease.heartbeat_at,
+                lease.last_bar_at,
+                NOT_KNOWN if lease.tick_seconds is None else f"{lease.tick_seconds:.2f} s",
+                lease.calls_a_tick,
                 lease.holder,
                 lease.last_error,
             ]
-            for lease in WorkerLease.objects.filter(book=book)
+            for lease in leases
         ],
     )
 
@@ -223,7 +303,7 @@ def _model(book: str) -> dict[str, Any]:
     return {
         "model": latest,
         "verdict": VERDICTS[Gate(latest.gate)] if latest else "",
-        "figures": _figures(latest.metrics) if latest else None,
+        "model_figures": _figures(latest.metrics) if latest else None,
         **_service(book),
     }
 
@@ -273,6 +353,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 "question_exchange",
                 "positions.view_externalposition",
             ),
+            (
+                "Instructions",
+                "admin:positions_instruction_changelist",
+                "forward_to_inbox",
+                "positions.view_instruction",
+            ),
             ("Watchlist", "admin:positions_instrument_changelist", "visibility", "positions.view_instrument"),
             ("Leases", "admin:positions_workerlease_changelist", "lock_clock", "positions.view_workerlease"),
         ],
@@ -286,6 +372,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         ],
         "Site": [
             ("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
+            ("Changes of settings", "admin:constance_config_history", "history", "constance.view_config"),
             ("Schedules", "admin:django_q_schedule_changelist", "schedule", "django_q.view_schedule"),
             ("Tasks done", "admin:django_q_success_changelist", "task_alt", "django_q.view_success"),
             ("Tasks failed", "admin:django_q_failure_changelist", "error", "django_q.view_failure"),
@@ -293,6 +380,12 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ("Users", "admin:auth_user_changelist", "person", "auth.view_user"),
             ("Groups", "admin:auth_group_changelist", "group", "auth.view_group"),
             ("API tokens", "admin:knox_authtoken_changelist", "key", "knox.view_authtoken"),
+            (
+                "Answers kept",
+                "admin:tradingsite_idempotencykey_changelist",
+                "done_all",
+                "tradingsite.view_idempotencykey",
+            ),
             ("API", "docs", "api", ""),
         ],
     }

@@ -35,6 +35,7 @@ from positions.models import Instrument, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import MemoryStore, Store
 from positions.words import Feed, TradeStatus
+from tradingsite import book_bars
 
 
 class Options(Protocol):
@@ -164,6 +165,7 @@ def replay(
             sessions, bars = sessions + 1, bars + session_bars.bar_count
             store.flush()
             wired.system.flush()
+            book_bars.keep(book, feed.name, session_bars)
             session_done()
         past.append(session_bars)
     return Replayed(sessions, sum(universe.tradable), bars, wired.system.signals)

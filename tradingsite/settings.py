@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from positions.words import ExitReason, ExternalMode, Outcome
+from positions.words import ExitReason, ExternalMode, Outcome, VolumeReference
 from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
@@ -35,6 +36,7 @@ CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", "")
 
 HTTPS = env_bool("HTTPS", False)
 SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # asked from beside the process, without TLS
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -67,6 +69,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -75,6 +78,22 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+# Nothing is loaded from elsewhere and nothing is sent there. Unfold's Alpine evaluates expressions of its templates,
+# which takes unsafe-eval; its templates and the daily report hold scripts and styles of their own.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF, UNSAFE_INLINE, UNSAFE_EVAL],
+        "style-src": [SELF, UNSAFE_INLINE],
+        "img-src": [SELF, "data:", "blob:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
 
 ROOT_URLCONF = "tradingsite.urls"
 WSGI_APPLICATION = "tradingsite.wsgi.application"
@@ -94,6 +113,14 @@ TEMPLATES = [
 ]
 
 
+#: Seconds (`tcp_user_timeout`: milliseconds) after which a server whose machine or network is gone counts as gone.
+_PROMPT = {
+    "connect_timeout": 3,
+    "keepalives_idle": 3,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
 DATABASE_URLS = "use sqlite:///FILE or postgres://USER:PASSWORD@HOST:PORT/NAME"
 
 
@@ -113,7 +140,7 @@ def database(url: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
     elif config["ENGINE"].endswith("postgresql"):
-        config["OPTIONS"] = {**config.get("OPTIONS", {}), "connect_timeout": 3}
+        config["OPTIONS"] = {**_PROMPT, **config.get("OPTIONS", {})}
         if env_bool("DATABASE_POOL", True):
             config["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 8, "timeout": 3}
     else:
@@ -153,12 +180,18 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["tradingsite.kit.permissions.ViewPermissionRequired"],
     "DEFAULT_PAGINATION_CLASS": "tradingsite.kit.pagination.NewestFirstPagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "EXCEPTION_HANDLER": "tradingsite.kit.api.explain",
+    "DEFAULT_FILTER_BACKENDS": ["tradingsite.kit.filters.RowFilterBackend"],
+    "DEFAULT_THROTTLE_CLASSES": ["tradingsite.kit.throttling.ReadThrottle"],
+    "NUM_PROXIES": 0,  # what a caller writes into X-Forwarded-For is not believed
+    "URL_FORMAT_OVERRIDE": None,
+    "EXCEPTION_HANDLER": "tradingsite.kit.problems.explain",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "PAGE_SIZE": 100,
 }
+API_READS_PER_MINUTE = env_number("API_READS_PER_MINUTE", 600)
+API_ACTS_PER_MINUTE = env_number("API_ACTS_PER_MINUTE", 60)
 SPECTACULAR_SETTINGS = {
     "TITLE": "Trading site API",
     "VERSION": "1",
@@ -166,8 +199,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},  # None: swagger.io is not asked
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SERVE_PERMISSIONS": ["tradingsite.kit.permissions.AnyPermissionRequired"],
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "tradingsite.kit.schema.add_problems",
+    ],
     # What several columns have under names of their own:
     "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason), "OutcomeEnum": list(Outcome)},
 }
@@ -206,8 +243,13 @@ ALPACA_REQUESTS_PER_MINUTE = env_number("ALPACA_REQUESTS_PER_MINUTE", 200)
 LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
     # name: (default, help with unit and range, type)
     "LOW_VOLUME_EXIT": (True, "Exit when volume dries up (rule low_volume).", bool),
-    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the volume at entry, 0 to 1.", "fraction"),
-    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, at entry and now, 1 to 30.", "bars"),
+    "LOW_VOLUME_FRACTION": (0.5, "low_volume: exit below this fraction of the reference's volume, 0 to 1.", "fraction"),
+    "LOW_VOLUME_BARS": (5, "low_volume: number of completed bars averaged, in the reference and now, 1 to 30.", "bars"),
+    "LOW_VOLUME_REFERENCE": (
+        "entry",
+        "low_volume compares with: entry, the volume at the trade's entry; profile, the same minutes of past sessions.",
+        "volume_reference",
+    ),
     "TIME_LIMIT_EXIT": (True, "Exit a trade that shows no profit in time (rule time_limit).", bool),
     "TIME_LIMIT_MINUTES": (15.0, "time_limit: minutes since entry, above 0.", "positive"),
     "MOMENTUM_EXIT": (True, "Exit when MACD crosses its signal line against the trade (rule momentum_reversal).", bool),
@@ -263,6 +305,7 @@ CONSTANCE_CONFIG_FIELDSETS = (
             "LOW_VOLUME_EXIT",
             "LOW_VOLUME_FRACTION",
             "LOW_VOLUME_BARS",
+            "LOW_VOLUME_REFERENCE",
             "TIME_LIMIT_EXIT",
             "TIME_LIMIT_MINUTES",
             "MOMENTUM_EXIT",
@@ -310,6 +353,7 @@ CONSTANCE_ADDITIONAL_FIELDS = {
     "count": _number(int, 1, 1000),
     "losses": _number(int, 0, 1000),
     "external": _choice(*ExternalMode),
+    "volume_reference": _choice(*VolumeReference),
     str: _choice("off", "shadow", "filter"),
 }
 

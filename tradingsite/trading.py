@@ -16,10 +16,12 @@ from rich.console import Console
 from ml.feature_writer import FeatureWriter
 from ml.serving import Serving
 from positions import leases, live_settings
+from positions.apps import limited_answers
 from positions.broker.alpaca import TradeUpdates, TradingAccess
 from positions.broker.server_clock import StandsStill, server_clock
 from positions.clock import Clock, SystemClock
 from positions.halting import halted
+from positions.instruction_taker import InstructionTaker
 from positions.isolation import Isolation, TooManyFailures
 from positions.journaled_store import JournaledStore, TradeJournal
 from positions.leases import LeaseTaken, Tenure
@@ -298,9 +300,10 @@ def _trade(
             at.feed, leased, store, desk.execution, desk.bank, options.external, lambda: options.exits
         )
         market = AlpacaMarket(at, universe, updates.wake)
+        loop = TradingLoop(desk)
         trader = Trader(
             desk,
-            TradingLoop(desk),
+            loop,
             broker,
             at.clock,
             held,
@@ -308,6 +311,7 @@ def _trade(
             updates,
             isolation,
             reconciler.reconcile,
+            InstructionTaker(desk, loop).carry_out,
             sessions=sessions,
             ticks=ticks,
         )
@@ -316,4 +320,5 @@ def _trade(
             f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.", soft_wrap=True
         )
         log.info("trading_began", book=book)
-        trader.run()
+        with limited_answers():
+            trader.run()

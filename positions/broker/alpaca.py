@@ -406,8 +406,11 @@ class AlpacaBroker:
         except APIError as error:
             self._raise_meaning(what, int(error.status_code or 0), str(error), error)
         except RequestException as error:
+            if _never_left(error):
+                why = "Alpaca could not be reached; check the connection and status.alpaca.markets"
+                raise Unavailable(f"{what}: {why} ({type(error).__name__})") from error
             told = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise (Unavailable if _never_left(error) else OutcomeUnknown)(told) from error
+            raise OutcomeUnknown(told) from error
         self._keys_pause = KEYS_PAUSE
         return answer
 

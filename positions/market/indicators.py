@@ -335,6 +335,12 @@ class IndicatorBank:
         volumes: list[float] = self._last(_VOLUME, row, count).tolist()
         return sum(volumes) / count
 
+    def usual_volume(self, row: int, count: int) -> float:
+        """Mean volume of the session's last `count` bars on the sessions before; NaN without a profile of them all."""
+        end = round((self.now - self.session.open) / self.length)
+        volumes: list[float] = self._profile[max(0, end - count) : end, row].tolist()
+        return sum(volumes) / count if len(volumes) == count else float("nan")
+
     def closes(self, row: int, count: int) -> Floats:
         """The last `count` (at most 64) closes of a symbol across sessions, oldest first; NaN where there are fewer."""
         return self._last(_CLOSE, row, count)

@@ -132,6 +132,24 @@ def test_one_row_of_one_session_is_judged_without_an_interval():
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_no_interval_reaches_beyond_what_its_figure_can_be():
+    rows, p = rows_of(0, n=60, sessions=4)
+    result = evaluate(rows, Rule(np.where(np.arange(60) % 8 == 0, 0.6, p / 3), p > 0), seed=7)
+    for name in ("precision", "recall", "f1", "brier"):
+        assert 0 <= result.intervals[name].low <= result.intervals[name].high <= 1, name
+    assert -1 <= result.intervals["mcc"].low < result.intervals["mcc"].high <= 1
+
+
+def test_a_figure_that_rests_on_the_trades_of_one_session_has_no_interval():
+    rows, p = rows_of(8, n=60, sessions=4)
+    of_one = rows.session == rows.session[0]
+    result = evaluate(rows, Rule(p, of_one), seed=7)
+    assert result.mean_r_taken == pytest.approx(rows.r[of_one].mean())
+    assert (result.intervals["mean_r_taken"], result.taken_minus_all.interval) == (None, None)
+    of_two = of_one | (rows.session == rows.session[-1])
+    assert evaluate(rows, Rule(p, of_two), seed=7).taken_minus_all.interval is not None
+
+
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
     rows, p = rows_of(7)
     first, again, other = (evaluate(rows, Rule(p, p > 0.4), seed).skill_log_loss for seed in (7, 7, 8))

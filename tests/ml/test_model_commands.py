@@ -127,6 +127,31 @@ class TestShow:
         assert "altered" in problems["artifact"]
         assert "another model" in problems["trained_again"]
 
+    @pytest.mark.parametrize("column", ["artifact_sha256", "algorithm", "feature_set"])
+    def test_verified_a_row_that_says_something_else_than_its_artifact_ends_with_status_1(self, trained, column):
+        MLModel.objects.update(**{column: "é" if column == "artifact_sha256" else Algorithm.LIGHTGBM})
+        with pytest.raises(CommandError, match="not what it says") as failed:
+            run("show_model", trained.version, "--verify")
+        assert failed.value.returncode == 1
+
+    def test_verified_a_trade_that_closed_after_the_training_changes_nothing(self, trained):
+        later = Trade.objects.latest("exited_at")
+        features = TradeFeatures.objects.get(signal_key=later.signal_key)
+        later.pk = features.pk = None
+        later.signal_key = features.signal_key = "open at the training"
+        later.exited_at += timedelta(minutes=5)
+        later.save()
+        features.save()
+        assert "Trained again it is the same to the byte" in run("show_model", trained.version, "--verify")
+
+    def test_verified_a_model_that_does_not_know_its_trades_ends_with_status_1(self, trained, tmp_path):
+        MLModel.objects.update(manifest={})
+        report = tmp_path / "model.json"
+        with pytest.raises(CommandError, match="not what it says"):
+            run("show_model", trained.version, "--verify", "--json", str(report))
+        problems = json.loads(report.read_text())["problems"]
+        assert "does not say which trades it learned from" in problems["trained_again"]
+
     def test_verified_on_other_trades_than_it_was_trained_on_ends_with_status_1(self, trained, tmp_path):
         TradeFeatures.objects.filter(pk=TradeFeatures.objects.first().pk).update(rsi14=1.5)
         report = tmp_path / "model.json"
@@ -173,8 +198,14 @@ class TestExport:
         assert refused.value.returncode == 2
 
     def test_a_model_that_must_not_be_used_is_not_exported(self, db, tmp_path):
-        with pytest.raises(CommandError, match="MODEL_SIGNING_KEY"):
+        with pytest.raises(CommandError, match=r"^Refused: .*MODEL_SIGNING_KEY.*train a new one\.$"):
             run("export_model", MLModelFactory().version, "--to", str(tmp_path / "model.json"))
+
+    def test_a_model_whose_row_names_another_algorithm_is_not_exported(self, trained, tmp_path):
+        MLModel.objects.update(algorithm=Algorithm.LIGHTGBM)
+        with pytest.raises(CommandError, match="its row was altered") as refused:
+            run("export_model", trained.version, "--to", str(tmp_path / "model.json"))
+        assert (refused.value.returncode, list(tmp_path.iterdir())) == (2, [])
 
 
 class TestEvaluate:
@@ -212,6 +243,12 @@ class TestEvaluate:
         with pytest.raises(CommandError, match=f"first unseen session is {trained.test_from}") as refused:
             run("evaluate_model", trained.version, "--from", str(day))
         assert refused.value.returncode == 2
+
+    def test_a_last_session_before_the_first_is_told_as_such(self, trained):
+        for last in (trained.test_from - timedelta(days=1), trained.test_from - timedelta(days=400)):
+            with pytest.raises(CommandError, match=f"Session {last} comes before {trained.test_from}") as refused:
+                run("evaluate_model", trained.version, "--to", str(last))
+            assert refused.value.returncode == 2
 
     def test_the_online_learner_has_seen_its_own_test_sessions_too(self, db):
         store(training_data(1, sessions=SESSIONS, per_session=A_SESSION))

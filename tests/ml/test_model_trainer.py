@@ -16,7 +16,7 @@ from ml.models import LeakageCheck, MLModel, TradeFeatures
 from ml.words import Gate, ModelStatus
 from positions.models import Trade
 from positions.words import Outcome
-from tests.factories import FIRST_SIGNAL, TradeFactory, features_of
+from tests.factories import FIRST_SIGNAL, MLModelFactory, TradeFactory, features_of
 from tests.ml.synthetic import store, stored_again, training_data, undone
 
 
@@ -81,7 +81,7 @@ class TestTooLittle:
         for minutes in range(3):
             features_of(TradeFactory(signal_at=FIRST_SIGNAL + timedelta(minutes=minutes)), complete=False)
         assert ModelTrainer("simulated").train().reasons[1] == (
-            "3 closed trades were left out: they have no complete feature row."
+            "3 closed trades were left out: they have no complete feature row, or one with a number that is not finite."
         )
 
     @pytest.mark.parametrize("outcome", list(Outcome))
@@ -238,3 +238,16 @@ def test_where_the_linear_baseline_is_shown_to_be_better_it_becomes_the_candidat
     model = ModelTrainer("simulated").train().model
     assert model.algorithm == "logistic"
     assert model.metrics["baselines"]["xgboost"]["log_loss"] > model.metrics["log_loss"]
+
+
+@pytest.mark.django_db
+def test_a_training_whose_version_another_takes_at_the_last_moment_takes_the_next(trained):
+    class Overtaken(ModelTrainer):
+        def _free_version(self, last_session):
+            version = super()._free_version(last_session)
+            if version.endswith("-2"):
+                MLModelFactory(version=version)
+            return version
+
+    assert Overtaken("simulated").train().model.version.endswith("-3")
+    assert MLModel.objects.count() == 3

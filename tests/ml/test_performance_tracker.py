@@ -6,7 +6,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from ml.models import Performance, Prediction, TradeFeatures
-from ml.performance_tracker import PerformanceTracker
+from ml.performance_tracker import PerformanceTracker, Sample
 from ml.words import PredictionMode
 from positions.models import StopMove, Trade
 from positions.words import ExitReason, Outcome, StopMoveStatus
@@ -74,6 +74,33 @@ def test_drawdown_follows_the_order_of_closing_not_of_signals() -> None:
     for minute, r in ((30, -1.0), (10, -1.0), (20, 3.0)):
         closed(minute, r)
     assert stored().max_drawdown_r == 1.0
+
+
+def test_a_sessions_return_is_on_the_equity_that_its_first_trade_was_sized_on() -> None:
+    closed(30, 2.0, equity=Decimal(2_000), signal_at=TEN + timedelta(minutes=5))
+    closed(10, -1.0, equity=Decimal(1_000), signal_at=TEN)
+    assert stored().equity_return == pytest.approx(10 / 1_000)
+
+
+def test_without_an_equity_there_is_no_return_and_without_a_trade_it_is_zero() -> None:
+    closed(10, 1.0, equity=None)
+    assert stored().equity_return is None
+    assert stored(DAY + timedelta(days=1)).equity_return == 0.0
+
+
+def test_sessions_of_the_exchange_without_a_trade_are_returns_of_zero() -> None:
+    closed(10, 1.0, equity=Decimal(1_000))
+    closed(10, -2.0, equity=Decimal(1_000), signal_at=TEN + timedelta(days=6))  # over a weekend to Tuesday
+    sample = Sample(PerformanceTracker(BOOK).read().values())
+    assert sample.returns is not None
+    assert sample.returns.tolist() == [0.01, 0.0, 0.0, 0.0, -0.02]
+
+
+def test_what_each_rule_was_worth_is_stored_where_the_plans_reproduce_the_trades_left_alone() -> None:
+    closed(10, -0.5, exit_reason=ExitReason.TIME_LIMIT, plan_outcome=Outcome.LOSS)
+    assert stored().exit_effects == {}
+    closed(20, -1.05, plan_outcome=Outcome.LOSS)
+    assert stored().exit_effects == {"time_limit": {"n": 1, "net_r": pytest.approx(0.55)}}
 
 
 def test_a_result_of_exactly_zero_is_a_loss() -> None:

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
 from ml.statistics import (
     Interval,
     clustered_interval,
     daily_sharpe,
+    daily_sharpe_interval,
+    difference_interval,
     max_drawdown,
     max_drawdown_r,
     mean,
@@ -70,6 +73,16 @@ def test_sortino_divides_by_the_downside_over_all_days() -> None:
     assert sortino(np.array([0.02, -0.02, 0.01, 0.01])) == pytest.approx(0.5 * math.sqrt(252))
 
 
+def test_the_interval_of_the_daily_sharpe_is_as_wide_as_los_standard_error() -> None:
+    returns = np.array([-0.01, 0.01, 0.01, 0.01])
+    interval = daily_sharpe_interval(returns)
+    assert interval is not None
+    # a ratio of 0.5 a session: sqrt(252 * (1 + 0.125) / 4) = 8.4187
+    assert interval.width / 2 == pytest.approx(1.959964 * 8.4187, abs=1e-3)
+    assert interval.low + interval.width / 2 == pytest.approx(0.5 * math.sqrt(252))
+    assert daily_sharpe_interval(np.array([0.01])) is None
+
+
 def test_sortino_is_undefined_without_a_loss() -> None:
     assert sortino(np.array([0.01, 0.0])) is None
 
@@ -89,16 +102,16 @@ def test_drawdown_in_r_is_the_deepest_fall_not_the_last() -> None:
     assert max_drawdown_r(np.array([2.0, -1.0, 2.0, -2.5, 0.5])) == 2.5
 
 
-def test_drawdown_of_equity_is_a_fraction_of_the_peak_and_starts_from_the_start_value() -> None:
-    assert max_drawdown(np.array([90.0, 120.0, 84.0]), start=100.0) == pytest.approx(0.3)
-    assert max_drawdown(np.array([80.0, 120.0]), start=100.0) == pytest.approx(0.2)
+def test_drawdown_of_equity_is_a_fraction_of_its_peak_and_counts_a_loss_on_the_first_day() -> None:
+    assert max_drawdown(np.array([-0.1, 1 / 3, -0.3])) == pytest.approx(0.3)
+    assert max_drawdown(np.array([-0.2, 0.5])) == pytest.approx(0.2)
 
 
 def test_without_trades_nothing_is_defined() -> None:
     assert mean(NOTHING) is None
     assert win_rate(NOTHING) is None
     assert max_drawdown_r(NOTHING) is None
-    assert max_drawdown(NOTHING, start=1.0) is None
+    assert max_drawdown(NOTHING) is None
     assert sortino(NOTHING) is None
     assert share_interval(0, 0) is None
     assert clustered_interval(NOTHING, []) is None
@@ -177,3 +190,12 @@ def test_drawdown_is_at_least_the_final_loss_and_the_worst_trade(r: np.ndarray) 
     drawdown = max_drawdown_r(r)
     assert drawdown is not None
     assert drawdown >= max(-float(r.sum()), -float(r.min()), 0.0) - 1e-9
+
+
+def test_the_interval_of_a_difference_is_welchs_where_every_trade_is_its_own_session() -> None:
+    values, others = np.array([1.0, 3.0, 2.0, 6.0]), np.array([0.0, 1.0, 0.5])
+    interval = difference_interval(values, range(4), others, range(3))
+    welch = ttest_ind(values, others, equal_var=False).confidence_interval()
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high))
+    assert difference_interval(values, range(4), np.array([1.0]), [1]) is None

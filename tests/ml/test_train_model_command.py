@@ -7,8 +7,9 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from ml.models import MLModel
+from ml.models import MLModel, TradeFeatures
 from ml.registry import champion
+from ml.words import Gate
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory, features_of
 from tests.ml.synthetic import store, training_data
@@ -97,3 +98,33 @@ def test_promote_model_names_the_versions_there_are_or_says_how_to_get_one():
         run("promote_model", "7", "--book", "simulated", "--who", "ada", "--why", "x")
     with pytest.raises(CommandError, match="train_model --book paper:1"):
         run("promote_model", "7", "--book", "paper:1", "--who", "ada", "--why", "x")
+
+
+@pytest.mark.django_db
+def test_one_trade_with_an_infinite_feature_is_left_out_and_counted():
+    store(training_data(1, sessions=22, per_session=6))
+    broken = TradeFeatures.objects.order_by("signal_at")[40]
+    TradeFeatures.objects.filter(pk=broken.pk).update(rsi14=float("inf"))
+    shown = run("train_model")
+    assert "1 closed trades were left out: they have no complete feature row, or one with a number that is" in shown
+    assert MLModel.objects.get().manifest["n_incomplete"] == 1
+
+
+@pytest.mark.django_db
+def test_if_due_a_model_that_does_not_know_its_trades_is_followed_by_one_that_does():
+    MLModelFactory(manifest={})
+    assert "INSUFFICIENT_DATA" in run("train_model", "--if-due")
+
+
+@pytest.mark.parametrize(("option", "choices"), [("--label", "net, plan"), ("--algorithm", "xgboost, lightgbm")])
+def test_a_word_that_is_none_is_answered_with_those_there_are(option, choices):
+    with pytest.raises(CommandError) as refused:
+        run("train_model", option, "none")
+    assert choices in str(refused.value).replace("'", "")
+
+
+@pytest.mark.django_db
+def test_an_override_that_has_ended_is_told_in_new_york_time():
+    version = MLModelFactory(gate=Gate.FAIL).version
+    with pytest.raises(CommandError, match="would have ended at 2020-01-03 00:00 in New York"):
+        run("promote_model", version, "--who", "ada", "--why", "x", "--override", "--until", "2020-01-02")

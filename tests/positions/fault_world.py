@@ -220,7 +220,7 @@ class TableStore:
                     attach(self.live, row)
                     detach(self.live, row)
 
-    def insert(self, *rows: Row) -> None:
+    def insert(self, *rows: Row, changes: Sequence[Change] = ()) -> None:
         self._reach()
         if not isinstance(rows[0], Trade):
             trade = rows[0].trade
@@ -231,6 +231,7 @@ class TableStore:
                 raise Duplicate("somebody else journaled an order")
         for row in rows:
             self.tables.check(row)
+        self._save(changes)
         for row in rows:
             self.tables.add(row)
             attach(self.live, row)
@@ -240,12 +241,15 @@ class TableStore:
 
     def update_all(self, changes: Sequence[Change]) -> None:
         self._reach()
+        self._save(changes)
+        for row, _ in changes:
+            detach(self.live, row)
+
+    def _save(self, changes: Sequence[Change]) -> None:
         if any(self.tables.is_further(row, fields) for row, fields in changes):
             raise Duplicate("a row is stored as further than this")
         for row, fields in changes:
             self.tables.rows[type(row)][row.pk].update({name: getattr(row, name) for name in fields})
-        for row, _ in changes:
-            detach(self.live, row)
 
     def reload(self, symbol: str) -> Trade | None:
         self._reach()

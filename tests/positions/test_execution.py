@@ -417,3 +417,34 @@ def test_a_stop_that_is_refused_again_and_again_is_given_up_with_an_alarm(world)
             world.settle()
     assert len(asked) == len(set(asked)) == MOST_ATTEMPTS
     assert [each["event"] for each in logs if each["log_level"] == "error"].count("stop_given_up") == 1
+
+
+def test_trades_looked_at_one_after_the_other_share_one_listing_of_orders(world):
+    world.bar(QUIET, QUIET)
+    for symbol in ("KO", "F"):
+        world.execution.enter(trade_plan(symbol))
+    world.bar(QUIET, QUIET)
+    asked = []
+    for read in ("open_orders", "order_by_client_id", "positions"):
+        honest = getattr(world.exchange, read)
+        setattr(world.exchange, read, lambda *ids, read=read, honest=honest: asked.append(read) or honest(*ids))
+    world.execution.owed |= {"KO", "F"}
+    world.execution.resume()
+    assert asked == ["open_orders"]
+    assert (world.execution.owed, world.protected("KO"), world.protected("F")) == (set(), 10, 10)
+
+
+def test_who_sends_or_cancels_an_order_reads_anew(world):
+    world.bar(QUIET, QUIET)
+    for symbol in ("KO", "F"):
+        world.execution.enter(trade_plan(symbol))
+    world.bar(QUIET, QUIET)
+    for order in list(world.exchange.open_orders().values()):
+        world.exchange.cancel(order.id)
+    world.execution.owed |= {"KO", "F"}
+    world.execution.resume()
+    world.settle()
+    assert (world.protected("KO"), world.protected("F")) == (10, 10)
+    world.execution.owed |= {"KO", "F"}
+    world.execution.resume()
+    assert OrderIntent.objects.filter(step="stop").count() == 4

@@ -240,11 +240,13 @@ def test_with_fifty_positions_all_are_protected_and_known_within_five_seconds_of
     alpaca.go(5)
     venue = alpaca.server.venue
     covered = {order.symbol: order.quantity for order in desk.working}
+    requests = sum(alpaca.server.requests.values()) - calls
     with capsys.disabled():
         sys.stdout.write(
             f"\n50 positions: {seconds:.1f} s from the start, {said['seconds']:.1f} s after the imports, "
-            f"{sum(alpaca.server.requests.values()) - calls} requests "
+            f"{requests} requests "
         )
+    assert requests <= 80, "one listing, and what twenty trades take that are not as they should be"
     assert set(venue.account.held) == set(symbols[:40])
     assert covered == dict.fromkeys(symbols[:40], 10)
     assert Trade.objects.filter(status=TradeStatus.CLOSED, exit_reason=LEAVE.rule).count() == 10

@@ -134,7 +134,7 @@ class WithoutRereading(Execution):
     def _end_orders(self, mine: LiveTrade) -> Steps:
         for intent in [each for each in mine.intents if each.status == IntentStatus.WORKING]:
             yield from self._cancel(mine, intent)
-            yield from self._note_failure(mine, intent, IntentStatus.CANCELLED, "")
+            self._note_failure(mine, intent, IntentStatus.CANCELLED, "")
 
 
 class WithoutLookingUp(Execution):
@@ -142,7 +142,7 @@ class WithoutLookingUp(Execution):
 
     def _look_up(self, mine: LiveTrade, intent: OrderIntent) -> Steps:
         if intent.status in (IntentStatus.INTENDED, IntentStatus.UNKNOWN):
-            yield from self._note_failure(mine, intent, IntentStatus.REJECTED, "no answer")
+            self._note_failure(mine, intent, IntentStatus.REJECTED, "no answer")
         else:
             yield from super()._look_up(mine, intent)
 

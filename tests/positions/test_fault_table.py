@@ -21,6 +21,9 @@ TRADER = "positions/test_trader.py"
 RECONCILE = "positions/test_reconcile.py"
 COMMAND = "site/test_trade_command.py"
 
+DATABASE_AWAY = (
+    "site/test_trade_without_database.py::test_exits_happen_while_the_database_is_away_and_are_stored_once_it_is_back"
+)
 KILLED_AT_CALLS = f"{KILLS}::test_a_process_killed_before_and_after_each_of_its_calls_leaves_all_to_the_next"
 ENUMERATED = f"{WORLD}::test_no_fault_and_no_pair_of_faults_at_any_call_does_harm"
 ON_THE_WAY = f"{HTTP}::test_a_call_that_is_lost_or_refused_on_the_way_delays_and_changes_nothing"
@@ -171,7 +174,12 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     30: (
         "orders and positions disagree",
-        (BEHIND, f"{HTTP}::test_orders_that_are_seen_too_late_to_leave_in_time_are_an_alarm", ENUMERATED),
+        (
+            BEHIND,
+            f"{HTTP}::test_an_exit_that_does_not_see_its_stop_end_goes_by_the_shares_that_are_free",
+            f"{HTTP}::test_an_exit_that_sees_neither_orders_nor_positions_in_time_is_an_alarm",
+            ENUMERATED,
+        ),
     ),
     31: (
         "two monitors",
@@ -188,6 +196,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
             f"{JOURNAL}::test_an_exit_decided_and_done_while_the_database_is_down_is_stored_once_with_its_reason",
             f"{JOURNAL}::test_no_entry_is_made_while_the_database_is_down_nor_before_the_journal_is_stored",
             f"{KILLS}::test_a_process_killed_at_any_call_while_the_database_is_down_leaves_its_journal_to_the_next",
+            DATABASE_AWAY,
             ENUMERATED,
         ),
     ),
@@ -196,6 +205,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         (
             f"{JOURNAL}::test_an_exit_does_not_wait_for_a_row_that_somebody_holds_locked",
             f"{JOURNAL}::test_an_exit_does_not_wait_for_a_database_that_somebody_holds_locked",
+            DATABASE_AWAY,
         ),
     ),
     35: (
@@ -215,7 +225,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         "bars stale",
         (
             f"{FEED}::test_symbols_grow_stale_without_bars_each_by_itself",
-            f"{MONITORS}::test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act",
+            f"{MONITORS}::test_while_the_whole_feed_is_frozen_no_rule_acts_and_the_stop_stays",
         ),
     ),
     39: (
@@ -252,13 +262,14 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         "halt and reopening",
         (
             "positions/test_alpaca_server.py::test_during_a_halt_orders_wait_and_stops_elect_at_the_reopening",
-            f"{MONITORS}::test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act",
+            f"{MONITORS}::test_through_a_halt_nothing_is_sold_and_after_the_reopening_the_trade_is_left_once",
         ),
     ),
     44: (
         "close, early close, holiday",
         (
             f"{MONITORS}::test_everything_is_closed_five_minutes_before_the_session_ends_even_without_bars",
+            f"{TRADER}::test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session",
             "site/test_plan_fidelity.py::"
             "test_on_simulated_sessions_with_an_early_close_every_trade_left_alone_ends_as_its_plan",
         ),
@@ -316,6 +327,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     54: (
         "settings changed in a trade",
         (
+            f"{MONITORS}::test_settings_changed_in_a_trade_hold_from_the_next_tick_and_leave_its_plan_as_it_was",
             f"{MONITORS}::test_a_switch_that_is_turned_off_is_off_from_the_next_tick",
             "positions/test_rules.py::test_the_settings_hash_changes_with_any_number",
         ),

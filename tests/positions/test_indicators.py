@@ -180,7 +180,7 @@ def _history(*sessions: SessionBars) -> BarHistory:
     return history
 
 
-def test_relative_volume_compares_with_the_same_minute_of_the_sessions_before():
+def test_usual_volume_is_that_of_the_same_minutes_of_the_sessions_before():
     closes = walk(390, 1)
     history = BarHistory()
     for day, volume in ((12, 100.0), (13, 300.0)):
@@ -191,11 +191,14 @@ def test_relative_volume_compares_with_the_same_minute_of_the_sessions_before():
     today = session_bars(closes, datetime(2025, 5, 14, 13, 30, tzinfo=UTC))
     bank = IndicatorBank(universe(1))
     bank.open_session(today.session, today.length, history)
-    seen = []
+    seen, usual = [], []
     for batch in today.batches():
         bank.update(batch)
         seen.append(bank.relative_volume(0))
+        usual.append(bank.usual_volume(0, 3))
     assert seen[6:9] == [0.5, 0.05, 0.5]
+    assert np.isnan(usual[:2]).all()
+    assert usual[2:11] == [200.0] * 5 + [800.0] * 3 + [200.0]
 
 
 def test_swings_volumes_and_returns_look_at_the_sessions_last_bars():

@@ -189,9 +189,29 @@ def test_a_process_killed_in_the_middle_of_an_exit_is_taken_over_from_its_journa
     assert OrderIntent.objects.filter(step="exit").count() == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"no json",
+        b'{"trade": {}}',
+        b'{"trade":{"book":"simulated","signal_key":"x"},"intents":[],"moves":[],"exits":[]}',
+    ],
+)
+def test_a_whole_line_that_is_no_trade_is_kept_aside_and_does_not_keep_a_process_from_starting(folder, body):
+    dead = TradeJournal(folder)
+    dead.add(body)
+    dead.close()
+    with capture_logs() as logs:
+        store = JournaledStore(OrmStore("simulated"), TradeJournal(folder))
+    assert [each["event"] for each in logs] == ["trade_refused", "database_is_back"]
+    assert (store.live, (folder / REFUSED).read_bytes()) == ({}, body + b"\n")
+
+
 def test_a_journal_torn_at_any_byte_of_its_last_line_keeps_the_lines_before(in_trade, folder):
     with database_down():
         in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+        in_trade.execution.save()
     (path,) = folder.glob(f"*{SUFFIX}")
     whole = path.read_bytes()
     *before, last = whole.splitlines(keepends=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch
 from positions.market.calendar import Session
-from positions.words import ExitReason, Outcome, Side
+from positions.words import ExitReason, Outcome, PlanDoubt, Side
 from tests.positions.world import MINUTE, NO_BAR, START, Prices, batch
 
 FLAT = (100.0, 100.5, 99.5, 100.0)
@@ -99,13 +99,13 @@ def test_a_plan_ends_where_its_bars_say(case: Case, side: Side) -> None:
     )
     assert result.r == pytest.approx(case.price - 100.0 - 0.02)
     assert result.outcome == (Outcome.WIN if result.r > 0 else Outcome.LOSS)
-    assert not result.at_last_price
+    assert result.doubt is not PlanDoubt.AT_LAST_PRICE
 
 
 def test_a_bar_that_touches_both_says_so_unless_it_opened_beyond_the_stop() -> None:
-    assert end_of(LONG, FLAT, (100.0, 102.5, 98.5, 101.0)).both_touched
-    assert not end_of(LONG, FLAT, (100.0, 101.5, 98.5, 101.0)).both_touched
-    assert not end_of(LONG, FLAT, (98.0, 102.5, 98.0, 101.0)).both_touched
+    assert end_of(LONG, FLAT, (100.0, 102.5, 98.5, 101.0)).doubt is PlanDoubt.BOTH_TOUCHED
+    assert end_of(LONG, FLAT, (100.0, 101.5, 98.5, 101.0)).doubt is None
+    assert end_of(LONG, FLAT, (98.0, 102.5, 98.0, 101.0)).doubt is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_bar_that_touches_both_says_so_unless_it_opened_beyond_the_stop() -> N
 )
 def test_a_plan_whose_bars_stop_coming_ends_at_the_last_known_price_and_says_so(bars, reason) -> None:
     result = end_of(LONG, *bars, close=101.9)
-    assert result.at_last_price
+    assert result.doubt is PlanDoubt.AT_LAST_PRICE
     assert (result.reason, result.exit_price, result.ended_at) == (reason, Decimal("101.9"), SESSION.close)
 
 
@@ -126,7 +126,7 @@ def test_a_target_reached_in_the_sessions_last_bar_is_left_at_its_close() -> Non
     plan = replace(LONG, flatten_at=SESSION.close + MINUTE)
     result = end_of(plan, *(FLAT,) * 7, (100.5, 102.0, 100.4, 101.9), close=101.9)
     assert (result.reason, result.ended_at) == (ExitReason.TARGET, SESSION.close)
-    assert result.at_last_price
+    assert result.doubt is PlanDoubt.AT_LAST_PRICE
 
 
 def test_what_happened_before_the_entry_does_not_count() -> None:
@@ -201,8 +201,10 @@ def test_nothing_is_followed_into_the_next_session() -> None:
 # -- against a reference
 
 
-def reference(plan: Plan, bars: list[BarBatch], last_price: float) -> tuple[ExitReason, float, datetime, bool, bool]:
-    """One plan, walked bar by bar: reason, price, time, both touched, at the last price. A short is a long of negative
+def reference(
+    plan: Plan, bars: list[BarBatch], last_price: float
+) -> tuple[ExitReason, float, datetime, PlanDoubt | None]:
+    """One plan, walked bar by bar: reason, price, time, and why that is not certain. A short is a long of negative
     prices."""
     sign = 1 if plan.side is Side.LONG else -1
     entry, stop, target = sign * float(plan.entry), sign * plan.stop, sign * plan.target
@@ -217,17 +219,17 @@ def reference(plan: Plan, bars: list[BarBatch], last_price: float) -> tuple[Exit
         if leaving is not None:
             if isnan(opened):
                 continue
-            return leaving, sign * opened, bar.start, False, False
+            return leaving, sign * opened, bar.start, None
         if not isnan(opened):
             if opened <= stop and bar.start >= plan.entered_at:
-                return ExitReason.STOP, sign * opened, bar.start, False, False
+                return ExitReason.STOP, sign * opened, bar.start, None
             if low <= stop:
-                return ExitReason.STOP, sign * stop, bar.end, high >= target, False
+                return ExitReason.STOP, sign * stop, bar.end, PlanDoubt.BOTH_TOUCHED if high >= target else None
             if high >= target:
                 leaving = ExitReason.TARGET
         if bar.end >= plan.flatten_at:
             leaving = ExitReason.SESSION_CLOSE
-    return leaving or ExitReason.SESSION_CLOSE, last_price, bars[-1].end, False, True
+    return leaving or ExitReason.SESSION_CLOSE, last_price, bars[-1].end, PlanDoubt.AT_LAST_PRICE
 
 
 QUARTERS = st.integers(-12, 12).map(lambda quarters: 100.0 + quarters / 4)
@@ -284,8 +286,7 @@ def test_every_plan_ends_as_in_a_walk_of_its_own(bars, plans) -> None:
             result.reason,
             float(result.exit_price),
             result.ended_at,
-            result.both_touched,
-            result.at_last_price,
+            result.doubt,
         )
         for result in results
     }

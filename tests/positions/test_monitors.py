@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from positions.broker.port import Unavailable
+from positions.market.bars import BarHistory, SessionBars
+from positions.market.calendar import Session
 from positions.models import PositionExit, Trade
 from positions.rules import ExitSettings, RiskSettings
 from positions.strategy import Opinion
 from positions.words import ExitReason, Side, TradeStatus
 from tests.positions.stage import FLAT, Stage
-from tests.positions.world import START
+from tests.positions.world import MINUTE, START, UNIVERSE
 
 pytestmark = pytest.mark.django_db
 
@@ -50,8 +52,30 @@ def test_a_dried_up_volume_closes_the_trade_when_enough_bars_show_it():
     stage.bar(FLAT)
     assert stage.closed().exit_reason == ExitReason.LOW_VOLUME
     evidence = PositionExit.objects.get().evidence
-    assert evidence["entry_volume"] == 1000.0
+    assert (evidence["reference"], evidence["reference_volume"]) == ("entry", 1000.0)
     assert evidence["mean_volume"] < 500.0
+
+
+def test_against_its_profile_a_volume_has_dried_up_only_where_these_minutes_usually_have_more():
+    entry = ExitSettings(time_limit=False, momentum_reversal=False)
+    stage = Stage(replace(entry, low_volume_reference="profile"))
+    yesterday = Session(
+        START.date() - timedelta(days=1), START - timedelta(days=1), stage.session.close - timedelta(days=1)
+    )
+    values = np.full((6, 300, 2), 100.0)
+    values[4] = np.where(np.arange(300) < 12, 400.0, 1000.0)[:, None]
+    history = BarHistory()
+    history.append(SessionBars(yesterday, MINUTE, UNIVERSE, values))
+    stage.loop.open_session(stage.session, MINUTE, history)
+    stage.enter()
+    for _ in range(5):
+        stage.bar(FLAT, volume=400.0)
+    assert stage.world.closed == []  # against that at entry, 1,000 a minute, this was a dried-up volume
+    for _ in range(6):
+        stage.bar(FLAT, volume=400.0)
+    assert stage.closed().exit_reason == ExitReason.LOW_VOLUME
+    evidence = PositionExit.objects.get().evidence
+    assert (evidence["reference"], evidence["reference_volume"]) == ("profile", 880.0)
 
 
 def test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act():
@@ -63,6 +87,51 @@ def test_missing_minutes_are_not_a_dried_up_volume_and_let_no_rule_act():
     stage.bar(FLAT)
     stage.bar(FLAT)
     assert stage.closed().exit_reason == ExitReason.TIME_LIMIT
+
+
+def test_while_the_whole_feed_is_frozen_no_rule_acts_and_the_stop_stays():
+    stage = Stage(ExitSettings())
+    stage.enter()
+    for _ in range(30):
+        stage.bar()
+        stage.loop.tick(stage.now)
+        stage.loop.tick_breakeven()
+    assert PositionExit.objects.count() == 0
+    assert (stage.world.held(), stage.world.protected()) == (200, 200)
+    stage.bar((98.5, 98.5, 98.5, 98.5))
+    assert (stage.closed().exit_reason, stage.closed().exit_price) == (ExitReason.STOP, Decimal("98.5"))
+
+
+@pytest.mark.parametrize(
+    ("reopens_at", "reason"), [(97.0, ExitReason.STOP), (99.5, ExitReason.TIME_LIMIT)], ids=["below the stop", "above"]
+)
+def test_through_a_halt_nothing_is_sold_and_after_the_reopening_the_trade_is_left_once(reopens_at, reason):
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    stage.enter()
+    for _ in range(20):
+        stage.bar(f=FLAT)
+    assert (stage.world.closed, stage.world.held(), stage.world.protected()) == ([], 200, 200)
+    assert PositionExit.objects.count() == 0
+    for _ in range(3):
+        stage.bar((reopens_at,) * 4, FLAT)
+    assert (stage.closed().exit_reason, stage.closed().exit_price) == (reason, Decimal(str(reopens_at)))
+    assert (stage.world.held(), stage.world.exchange.open_orders()) == (0, {})
+
+
+def test_settings_changed_in_a_trade_hold_from_the_next_tick_and_leave_its_plan_as_it_was():
+    stage = Stage(ExitSettings(low_volume=False, momentum_reversal=False))
+    trade = stage.enter()
+    plan = ("planned_entry", "initial_stop", "target", "risk_per_share", "planned_quantity", "exit_settings_hash")
+    before = {name: getattr(trade, name) for name in plan}
+    for _ in range(5):
+        stage.bar(FLAT)
+    assert stage.world.closed == []
+    stage.settings = replace(stage.settings, time_limit_minutes=3, breakeven_at_r=0.1, cost_per_share=0.05)
+    for _ in range(2):
+        stage.bar(FLAT)
+    closed = Trade.objects.get()
+    assert (closed.exit_reason, PositionExit.objects.get().evidence["limit_minutes"]) == (ExitReason.TIME_LIMIT, 3)
+    assert {name: getattr(closed, name) for name in plan} == before
 
 
 def test_fifteen_minutes_without_profit_close_the_trade():

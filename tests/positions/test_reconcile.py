@@ -175,3 +175,19 @@ def test_what_cannot_be_read_concludes_nothing(account: Account, monkeypatch: py
     monkeypatch.setattr(account.world.exchange, "positions", lambda: Listing({}, frozenset({"KO"})))
     account.reconciler.reconcile(account.world.now)
     assert ExternalPosition.objects.get().gone_at is None
+
+
+def test_many_strangers_whose_prices_changed_take_no_more_queries_than_one(django_assert_num_queries):
+    account = Account(World(OrmStore(BOOK)))
+
+    def shown(count: int, price: float) -> Listing[Position]:
+        return Listing({f"T{number}": Position(f"T{number}", 5, 5, price) for number in range(count)})
+
+    for count in (1, 30):
+        account.world.exchange.positions = lambda count=count: shown(count, 100.0)
+        account.looks()
+        account.world.exchange.positions = lambda count=count: shown(count, 101.0)
+        with django_assert_num_queries(3):
+            account.looks()
+    assert set(ExternalPosition.objects.values_list("price", flat=True)) == {Decimal(101)}
+    assert ExternalPosition.objects.count() == 30

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import nan
 
 import pytest
 from hypothesis import given
@@ -20,16 +21,16 @@ prices = st.floats(2.0, 900.0)
 
 
 def test_volume_at_half_the_entry_volume_is_still_enough_and_below_it_is_not():
-    assert rules.check_volume(LONG, 500.0, SETTINGS) is None
-    decision = rules.check_volume(LONG, 499.9, SETTINGS)
+    assert rules.check_volume(500.0, 1000.0, SETTINGS) is None
+    decision = rules.check_volume(499.9, 1000.0, SETTINGS)
     assert decision is not None
     assert decision.rule is ExitReason.LOW_VOLUME
-    assert decision.evidence["entry_volume"] == 1000.0
+    assert decision.evidence["reference_volume"] == 1000.0
 
 
-@pytest.mark.parametrize(("position", "mean_volume"), [(LONG._replace(entry_volume=None), 1.0), (LONG, float("nan"))])
-def test_unknown_volume_is_not_low_volume(position, mean_volume):
-    assert rules.check_volume(position, mean_volume, SETTINGS) is None
+@pytest.mark.parametrize(("mean_volume", "reference"), [(1.0, None), (1.0, nan), (nan, 1000.0), (1.0, 0.0)])
+def test_unknown_volume_is_not_low_volume(mean_volume, reference):
+    assert rules.check_volume(mean_volume, reference, SETTINGS) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_rule_that_is_switched_off_never_acts(switch):
     storm = MarketView(150.0, 50.0, 102.0, -1.0, 1.0)
     late = ENTERED + timedelta(hours=1)
     acts = {
-        "low_volume": rules.check_volume(LONG, 1.0, off),
+        "low_volume": rules.check_volume(1.0, 1000.0, off),
         "time_limit": rules.check_time(LONG, storm._replace(close=90.0), off, late),
         "momentum_reversal": rules.check_momentum(LONG, storm, off),
         "breakeven": rules.breakeven_stop(LONG, storm.close, off),
@@ -87,6 +88,23 @@ def test_breakeven_goes_to_entry_plus_round_trip_costs_at_one_r():
     assert rules.breakeven_stop(LONG, 100.99, SETTINGS) is None
     assert rules.breakeven_stop(LONG, 101.0, SETTINGS) == Decimal("100.02")
     assert rules.breakeven_stop(SHORT, 99.0, SETTINGS) == Decimal("99.98")
+
+
+@pytest.mark.parametrize(
+    ("close", "minutes", "volume", "rule", "share"),
+    [
+        (99.25, 3, 1000, "stop", 0.75),  # R is 1 dollar: a quarter of it is left
+        (101.5, 3, 1000, "target", 0.75),
+        (100.0, 12, 1000, "time_limit", 0.8),
+        (100.1, 3, 600, "low_volume", 500 / 600),
+        (100.1, 14, nan, "target", 0.05),  # in profit its time does not run
+        (98.0, 3, 1000, "stop", 1.0),
+    ],
+)
+def test_the_nearest_rule_is_the_one_that_has_come_furthest(close, minutes, volume, rule, share):
+    near = rules.nearest_rule(LONG, close, volume, 1000.0, SETTINGS, ENTERED + timedelta(minutes=minutes))
+    assert near.rule == rule
+    assert near.share == pytest.approx(share)
 
 
 def test_breakeven_is_set_once():

@@ -4,11 +4,22 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
+from positions import store as store_module
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.store import Duplicate, MemoryStore, OrmStore, StoreUnavailable
-from positions.words import ExitReason, ExitStatus, IntentStep, Outcome, Side, StopMoveStatus, TradeStatus
+from positions.words import (
+    ExitReason,
+    ExitStatus,
+    IntentStep,
+    Outcome,
+    PlanDoubt,
+    Side,
+    StopMoveStatus,
+    TradeStatus,
+)
 from tests.positions.fault_world import TableStore
 from tests.positions.world import MINUTE, START, trade_plan
 
@@ -142,7 +153,7 @@ def closed(trade: Trade) -> Trade:
 
 def plan_ended(trade: Trade) -> Trade:
     trade.plan_outcome, trade.plan_r, trade.plan_exit_reason = Outcome.WIN, 1.98, ExitReason.TARGET
-    trade.plan_ended_at = START + MINUTE
+    trade.plan_ended_at, trade.plan_doubt = START + MINUTE, PlanDoubt.AT_LAST_PRICE
     return trade
 
 
@@ -158,12 +169,8 @@ def test_a_plan_that_ends_after_its_trade_is_in_the_row_and_leaves_the_next_trad
     if isinstance(store, MemoryStore):
         store.flush()
     saved = Trade.objects.get(signal_key=first.signal_key)
-    assert (saved.plan_outcome, saved.plan_r, saved.plan_exit_reason, saved.plan_ended_at) == (
-        Outcome.WIN,
-        1.98,
-        ExitReason.TARGET,
-        START + MINUTE,
-    )
+    assert (saved.plan_outcome, saved.plan_r, saved.plan_exit_reason) == (Outcome.WIN, 1.98, ExitReason.TARGET)
+    assert (saved.plan_ended_at, saved.plan_doubt) == (START + MINUTE, PlanDoubt.AT_LAST_PRICE)
 
 
 @pytest.mark.parametrize("store", [OrmStore, MemoryStore], indirect=True)
@@ -270,7 +277,7 @@ def test_a_database_that_does_not_answer_is_told_from_a_row_that_is_wrong(monkey
         raise OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Trade, "save", down)
+        broken.setattr(store_module, "run", down)
         with pytest.raises(StoreUnavailable):
             store.insert(trade)
     assert store.live == {}
@@ -301,6 +308,7 @@ def test_after_a_restart_the_live_trades_are_back_with_their_rows():
         {"outcome": Outcome.WIN},
         {"status": TradeStatus.CLOSED},
         {"plan_outcome": Outcome.WIN},
+        {"plan_doubt": PlanDoubt.BOTH_TOUCHED},
         {"plan_outcome": Outcome.WIN, "plan_r": 1.0, "plan_exit_reason": ExitReason.TARGET, "plan_ended_at": START},
     ],
     ids=str,
@@ -311,3 +319,40 @@ def test_the_database_refuses_a_trade_that_cannot_be(wrong):
         setattr(trade, name, value)
     with pytest.raises(IntegrityError):
         trade.save()
+
+
+def test_a_row_stored_with_its_new_trade_refers_to_that_very_trade():
+    trade = trade_plan()
+    intent = an_intent(trade)
+    OrmStore("simulated").insert(trade, intent)
+    assert intent.trade is trade
+    assert OrderIntent.objects.get().trade == trade
+
+
+def test_an_order_and_the_changes_it_takes_along_are_stored_together_or_not_at_all():
+    store = OrmStore("simulated")
+    trade = trade_plan()
+    store.insert(trade, an_intent(trade))
+    trade.quantity, trade.stop_price = 10, Decimal(99)
+    store.update(trade, "quantity", "stop_price")
+    trade.stop_price = Decimal(98)
+    with pytest.raises(Duplicate):
+        store.insert(an_intent(trade, "two"), changes=[(trade, ("stop_price",))])
+    assert OrderIntent.objects.count() == 1
+    trade.stop_price = Decimal("99.5")
+    store.insert(an_intent(trade, "two"), changes=[(trade, ("stop_price",))])
+    assert OrderIntent.objects.count() == 2
+    assert Trade.objects.get().stop_price == Decimal("99.5")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL forces every commit to the disk")
+def test_an_intent_is_forced_to_the_disk_before_its_order_can_be_sent():
+    store = OrmStore("simulated")
+    trade = trade_plan()
+    with CaptureQueriesContext(connection) as asked:
+        store.insert(trade, an_intent(trade))
+        store.insert(an_intent(trade, "two"))
+        store.update(trade, "status")
+    levels = [query["sql"] for query in asked if "synchronous" in query["sql"]]
+    assert levels == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]

@@ -9,6 +9,7 @@ from django.db import OperationalError
 from structlog.testing import capture_logs
 
 from positions import leases
+from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures
 from positions.leases import LeaseTaken, Tenure
@@ -136,7 +137,9 @@ def trader_of(stage: Stage) -> Trader:
     """Without account and feed: what it makes of bars and of the clock."""
     nobody = SimpleNamespace(wake=Event())
     clock, isolation = stage.world.clock, Isolation(stage.world.clock)
-    return Trader(stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None)
+    return Trader(
+        stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None, lambda *_: None
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,3 +186,17 @@ def test_a_bar_that_a_feed_tells_again_is_taken_in_once():
     for _ in range(2):
         trader._take_bar(told)
     assert (stage.bank.version, trader._isolation.last_error) == (1, "")
+
+
+def test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session():
+    eve, after = next_session(datetime(2025, 7, 3, 12, tzinfo=UTC)), next_session(datetime(2025, 7, 3, 17, tzinfo=UTC))
+    assert (eve.close, str(after.day)) == (datetime(2025, 7, 3, 17, tzinfo=UTC), "2025-07-07")
+    stage = Stage(store=MemoryStore("simulated"))
+    stage.enter()
+    trader, sent = trader_of(stage), stage.world.exchange.open_orders
+    for minutes_left, leaves in ((6, False), (-1, False), (4, True)):
+        now = eve.close - timedelta(minutes=minutes_left)
+        trader._last_bar_at = now - NO_BARS
+        trader._leave_by_the_clock(now, eve)
+        assert (stage.world.store.live["KO"].exit is not None) is leaves
+    assert [order.kind for order in sent().values() if order.stop_price is None] == [OrderKind.MARKET]

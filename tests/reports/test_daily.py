@@ -233,6 +233,56 @@ def test_a_report_stores_the_figures_of_its_own_session_and_leaves_the_others_al
     assert list(Performance.objects.values_list("session", flat=True)) == [DAY + timedelta(days=1)]
 
 
+def early(r: float, plan: Outcome, day: int) -> Trade:
+    outcome = Outcome.WIN if r > 0 else Outcome.LOSS
+    (made,) = trades(r, day=day, exit_reason=ExitReason.TIME_LIMIT, outcome=outcome, plan_outcome=plan)
+    return made
+
+
+def test_the_exit_rules_are_told_by_what_their_trades_would_have_made_alone() -> None:
+    for day in range(3):
+        trades(-1.05, day=day)
+        early(-0.5, Outcome.LOSS, day)
+        early(0.4, Outcome.WIN, day)
+    report = build_report(BOOK, DAY + timedelta(days=2))
+    assert [(row.rule, row.trades) for row in report.impact] == [("time_limit", "6"), ("all trades", "9")]
+    assert report.impact[0].saved == f"{0.55 / 2:.3f}"
+    assert report.impact[0].given_up == f"{1.5 / 2:.3f}"
+    assert report.impact[0].net == "-0.475"
+    for page in (render_html(report), render_markdown(report)):
+        assert "What the exit rules were worth, book so far" in page
+        assert "A smaller average loss proves nothing by itself" in page
+        assert "-0.475" in page
+
+
+def test_where_the_plans_do_not_reproduce_trades_left_alone_the_report_gives_no_impact() -> None:
+    trades(-1.05, plan_outcome=Outcome.WIN)
+    early(-0.5, Outcome.LOSS, 0)
+    report = build_report(BOOK, DAY)
+    assert report.impact == ()
+    assert report.impact_sentences[-1].startswith(
+        "No figure: of 1 trade that no rule touched, 0 ended as their plan did"
+    )
+
+
+def test_sharpe_and_sortino_wait_for_sixty_sessions_and_drawdown_does_not() -> None:
+    for day in range(90):
+        trades((-1.0) ** day * (1 + day % 7), day=day)
+    early_on, later = (build_report(BOOK, DAY + timedelta(days=days)) for days in (30, 89))
+    for key in ("daily_sharpe", "daily_sortino"):
+        assert line(early_on, key).book.why == "too early: 22 of 60 sessions"
+        assert line(later, key).book.n >= 60
+        assert line(later, key).book.value is not None
+    assert line(later, "daily_sharpe").book.interval is not None
+    assert line(early_on, "max_drawdown").book.value > 0
+    assert line(later, "daily_sharpe").session.why == "too early: 1 of 60 sessions"
+
+
+def test_without_an_equity_nothing_is_said_of_returns() -> None:
+    trades(1.0, equity=None)
+    assert line(build_report(BOOK, DAY), "max_drawdown").book.why == "the account's equity is not known"
+
+
 def test_the_missing_pages_of_many_sessions_take_as_many_queries_as_one_page() -> None:
     def queries(book: str, days: int) -> int:
         for day in range(days):

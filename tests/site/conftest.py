@@ -3,15 +3,31 @@ from decimal import Decimal
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.cache import cache
 from django.test import Client
 
 from ml.features import FEATURE_SET
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
-from positions.models import ExternalPosition, Instrument, OrderIntent, PositionExit, StopMove, Trade, WorkerLease
+from positions.models import (
+    ExternalPosition,
+    Instruction,
+    Instrument,
+    OrderIntent,
+    PositionExit,
+    StopMove,
+    Trade,
+    WorkerLease,
+)
 from tests.factories import MLModelFactory, TradeFactory, features_of
-from tradingsite.models import Notification
+from tradingsite.models import IdempotencyKey, Notification
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    """Each test begins without a request counted against anybody."""
+    cache.clear()
 
 
 @pytest.fixture
@@ -57,6 +73,13 @@ def rows(trained: MLModel) -> Trade:
     """One row in every table; hands over the trade."""
     trade = TradeFactory(symbol="AAPL")
     fill_tables(trade, trained)
+    IdempotencyKey.objects.create(
+        user=User.objects.create_user("program"),
+        key="one",
+        request_sha256="0" * 64,
+        answer="{}",
+        created_at=trade.signal_at,
+    )
     return trade
 
 
@@ -80,6 +103,9 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         book=book, trade=trade, client_order_id=f"{trade.signal_key}-entry", step="entry", quantity=10, created_at=at
     )
     Instrument.objects.create(book=book, symbol=trade.symbol, sector="Technology", sector_etf="XLK")
+    Instruction.objects.create(
+        book=book, kind="close", symbol=trade.symbol, asked_by="ada", asked_at=at, expires_at=at, state="refused"
+    )
     ExternalPosition.objects.create(
         book=book, symbol=trade.symbol, quantity=-3, first_seen_at=at, last_seen_at=at, gone_at=at, trade=trade
     )
@@ -131,6 +157,7 @@ def make_session(book: str, day: date, **given: object) -> Performance:
         "win_rate": 1.0,
         "average_r": 1.9,
         "exits": {"target": 1},
+        "exit_effects": {},
         "breakeven_moves": 0,
         "predictions": 1,
         "unprotected_seconds": 0.0,

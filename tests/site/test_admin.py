@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
+from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 from django_q.models import Failure, OrmQ, Schedule, Success
@@ -160,6 +161,18 @@ def test_stored_json_is_shown_as_a_table_and_not_as_a_dump(rows: Trade, owner_cl
     assert "2,200.50" in page
     assert "2200.5" not in page
     assert "{&quot;" not in page
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_no_field_is_explained_in_the_notation_of_json(model: type[Model]) -> None:
+    assert [field.name for field in model._meta.fields if "{" in field.help_text] == []
+
+
+def test_the_list_of_predictions_leaves_the_reason_to_the_page_of_each(rows: Trade, owner_client: Client) -> None:
+    reason = "P(win) 0.346 below 0.513, where a trade of this plan pays"
+    Prediction.objects.update(reason=reason)
+    assert reason not in owner_client.get(address(Prediction)).content.decode()
+    assert reason in owner_client.get(address(Prediction, "change", Prediction.objects.first().pk)).content.decode()
 
 
 def test_what_is_stored_cannot_put_markup_into_a_page() -> None:

@@ -16,7 +16,8 @@ from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.api import router
 
-LISTS = {prefix: f"/api/v1/{prefix}/" for prefix, _, _ in router.registry}
+#: Open positions are trades: tests of their own.
+LISTS = {prefix: f"/api/v1/{prefix}/" for prefix, _, _ in router.registry if prefix != "positions"}
 VIEWS = {prefix: view for prefix, view, _ in router.registry}
 
 
@@ -29,7 +30,7 @@ def api(owner: User) -> APIClient:
 
 def test_every_table_has_its_address() -> None:
     assert set(LISTS) == {
-        "trades", "exits", "stop-moves", "order-intents", "instruments", "leases",
+        "trades", "instructions", "exits", "stop-moves", "order-intents", "instruments", "leases",
         "features", "models", "predictions", "performance", "leakage-checks", "drift-checks",
     }  # fmt: skip
 
@@ -38,14 +39,16 @@ def test_every_table_has_its_address() -> None:
 def test_lists_and_rows_answer(prefix: str, rows: Trade, api: APIClient) -> None:
     found = api.get(LISTS[prefix]).json()["results"]
     assert len(found) == 1
-    assert api.get(f"{LISTS[prefix]}{found[0]['id']}/").json() == found[0]
+    row = api.get(f"{LISTS[prefix]}{found[0]['id']}/").json()
+    assert {name: row[name] for name in found[0]} == found[0]
 
 
 @pytest.mark.parametrize("prefix", LISTS)
 def test_nothing_can_be_written(prefix: str, rows: Trade, api: APIClient) -> None:
     row = VIEWS[prefix].queryset.first()
     for method in (api.post, api.put, api.patch, api.delete):
-        assert method(LISTS[prefix], {}).status_code == 405
+        if (prefix, method) != ("predictions", api.post):
+            assert method(LISTS[prefix], {}).status_code == 405
         assert method(f"{LISTS[prefix]}{row.pk}/", {}).status_code == 405
 
 
@@ -86,13 +89,34 @@ def test_an_unknown_query_parameter_is_refused_by_name(prefix: str, rows: Trade,
     for page in (LISTS[prefix], f"{LISTS[prefix]}{row.pk}/"):
         answer = api.get(page, {"sybmol": "AAPL"})
         assert answer.status_code == 400
-        assert "sybmol" in answer.json()
+        assert "sybmol" in answer.json()["errors"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "symbol=",
+        "symbol=KO&symbol=F",
+        "page_size=0",
+        "page_size=1.5",
+        "page_size=1001",
+        "page_size=-1",
+        "cursor=x",
+        "cursor=cD0yMDI0",
+        "trade=1",
+    ],
+)
+def test_a_parameter_that_would_be_ignored_is_refused_by_name(api: APIClient, query: str) -> None:
+    TradeFactory.create_batch(2)
+    answer = api.get(f"/api/v1/trades/?{query}")
+    assert answer.status_code == 400
+    assert list(answer.json()["errors"]) == [query.partition("=")[0]]
 
 
 def test_a_value_that_cannot_be_is_refused_by_name(rows: Trade, api: APIClient) -> None:
     answer = api.get("/api/v1/trades/", {"session": "yesterday"})
     assert answer.status_code == 400
-    assert "session" in answer.json()
+    assert "session" in answer.json()["errors"]
 
 
 def test_a_trade_tells_how_its_plan_ended(api: APIClient) -> None:
@@ -125,6 +149,7 @@ def test_filters_narrow(rows: Trade, api: APIClient) -> None:
     assert found(session__lte=str(rows.session)) == [rows.pk]
     assert found(signal_at__gte=later.signal_at.isoformat()) == [later.pk]
     assert [row["trade"] for row in api.get("/api/v1/exits/", {"trade": rows.pk}).json()["results"]] == [rows.pk]
+    assert api.get("/api/v1/exits/", {"trade": rows.pk + 1000}).json()["results"] == []
 
 
 def test_pages_are_newest_first_and_lose_or_repeat_nothing_while_rows_are_added(rows: Trade, api: APIClient) -> None:

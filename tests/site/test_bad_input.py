@@ -62,7 +62,7 @@ def manage(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("command", ["replay", "check_leakage"])
+@pytest.mark.parametrize("command", ["replay", "check_leakage", "compare_exits"])
 @pytest.mark.parametrize("kind", BAD_BARS)
 def test_bad_bars_are_refused_by_name_and_nothing_is_written(kind: str, command: str, tmp_path: Path) -> None:
     bars = written(kind, tmp_path)
@@ -86,6 +86,14 @@ def test_bad_bars_end_a_real_process_with_status_2_and_one_line(tmp_path: Path) 
     assert done.stderr.count("\n") == 1
     assert "bars.csv: line 3, column high: must not be below low" in done.stderr
     assert (tmp_path / "db.sqlite3").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["replay", "check_leakage"])
+def test_dates_the_wrong_way_round_are_told_as_such(command: str, tmp_path: Path) -> None:
+    bars = str(written("only one bar", tmp_path))
+    with pytest.raises(CommandError, match="--from 2024-01-04 comes after --to 2024-01-03") as refused:
+        call_command(command, "--bars", bars, "--from", "2024-01-04", "--to", "2024-01-03")
+    assert refused.value.returncode == 2
 
 
 def nowhere(folder: Path) -> Path:
@@ -143,11 +151,19 @@ def test_a_json_file_is_replaced_whole_and_never_holds_what_json_has_no_word_for
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_where_a_file_cannot_be_written_its_name_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder") as failed:
+        write_json(tmp_path / "folder", {})
+    assert failed.value.filename == str(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
 @pytest.mark.parametrize(
     ("option", "good", "bad"),
     [
         (seed, ("0", "7", str(2**31 - 1)), ("-1", str(2**31), "1.5", "", "x", "²", "٣")),
-        (new_york_date, ("2024-01-31",), ("2024-02-30", "tomorrow", "", "31.01.2024")),
+        (new_york_date, ("2024-01-31",), ("2024-02-30", "tomorrow", "", "31.01.2024", "0001-01-01", "9999-12-31")),
         (book_name, ("simulated", "paper:PA1", "replay:0123456789ab"), ("", "paper", "live:../x", "simulated~3")),
     ],
 )
@@ -174,6 +190,7 @@ def test_options_take_what_they_mean_and_nothing_else(
         ("ml", ("tune_model", "--workers", "6")),
         ("ml", ("promote_model", "1", "--to", "my book", "--who", "ada", "--why", "x")),
         ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "tomorrow")),
+        ("ml", ("promote_model", "1", "--who", "ada", "--why", "x", "--override", "--until", "9999-12-31")),
         ("ml", ("evaluate_model", "1", "--from", "tomorrow")),
         ("reports", ("daily_report", "--session", "tomorrow")),
         ("reports", ("daily_report", "--book", "paper:")),

@@ -33,6 +33,16 @@ def test_who_may_not_view_anything_yet_is_told_so(newcomer: User) -> None:
     assert "may not view" not in made("bob")[1]
 
 
+def test_a_user_can_be_put_into_a_group_at_once(newcomer: User) -> None:
+    out, told = made("bob", "--group", "viewer")
+    assert "may not view" not in told
+    client = APIClient(HTTP_AUTHORIZATION=f"Token {out.strip()}")
+    assert client.get("/api/v1/trades/").status_code == 200
+    assert client.post("/api/v1/halt/").status_code == 403
+    made("bob", "--group", "operator")
+    assert User.objects.get(pk=newcomer.pk).has_perm("positions.halt_trading")
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("arguments", [("nobody",), ("ada", "--days", "0")])
 def test_bad_input_is_refused_with_status_2(arguments: tuple[str, ...]) -> None:

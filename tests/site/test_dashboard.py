@@ -13,7 +13,7 @@ from ml.models import DriftCheck, MLModel, Prediction
 from ml.registry import promote
 from ml.words import Gate, ModelStatus
 from positions.journal import Journal
-from positions.models import Trade
+from positions.models import Trade, WorkerLease
 from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import fill_tables, make_session, permit
 from tradingsite.dashboard import NEEDED
@@ -68,6 +68,27 @@ def test_the_page_shows_one_book_at_a_time(rows: Trade, owner_client: Client) ->
     assert "TSLA" not in text(owner_client)
     assert "TSLA" in text(owner_client, book="paper:1")
     assert '<option value="paper:1">' in text(owner_client)
+
+
+def test_an_open_trade_is_shown_as_the_watching_process_saw_it_last(owner_client: Client) -> None:
+    trade = TradeFactory(still_open=True, r_multiple=None)
+    now = timezone.now()
+    seen = {"signal_key": trade.signal_key, "price": 101.5, "to_stop_r": 0.25, "rule": "time_limit", "share": 0.8}
+    lease = WorkerLease.objects.create(
+        book="simulated",
+        name="trade",
+        holder="host:1",
+        acquired_at=now,
+        heartbeat_at=now,
+        expires_at=now,
+        watched=[{**seen, "unprotected_since": None}],
+    )
+    page = text(owner_client)
+    assert "time_limit, 80% there" in page
+    assert "+0.25 R" in page
+    lease.watched = [{**seen, "unprotected_since": "2024-01-03T15:00:05+00:00"}]
+    lease.save()
+    assert "NOT since 10:00:05" in text(owner_client)
 
 
 def test_the_draft_of_a_run_that_goes_on_is_no_book_to_choose(rows: Trade, owner_client: Client) -> None:
@@ -163,7 +184,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
     champion = MLModelFactory(champion=True)
     drift_check(champion)
     owner_client.get("/admin/")
-    with django_assert_max_num_queries(13) as few:
+    with django_assert_max_num_queries(16) as few:
         owner_client.get("/admin/")
     for n in range(12):
         other = TradeFactory(still_open=True, r_multiple=None)

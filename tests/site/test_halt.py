@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from positions.halting import halted
@@ -54,3 +54,11 @@ def test_only_who_may_change_trades_may_press_it(newcomer: Any, newcomer_client:
     permit(newcomer, "positions.view_trade")
     assert newcomer_client.post("/halting/", {"book": "paper:1", "action": "halt"}).status_code == 403
     assert halted("paper:1") is None
+
+
+@pytest.mark.parametrize("command", ["halt", "resume"])
+def test_a_book_setting_that_names_no_book_is_refused(settings: Any, folder: Path, command: str) -> None:
+    settings.BOOK = "paper:../../x"
+    with pytest.raises(CommandError, match="is not a book"):
+        call_command(command)
+    assert not (folder / "halted").exists()

@@ -44,6 +44,7 @@ def test_a_change_is_in_force_at_the_next_look(django_assert_num_queries):
         ("MAX_OPEN_POSITIONS", [0], 1),
         ("MAX_ORDERS_PER_MINUTE", [0], 1),
         ("COOLDOWN_LOSSES", [-1], 0),
+        ("LOW_VOLUME_REFERENCE", ["yesterday"], "profile"),
         ("EXTERNAL_POSITIONS", ["sell"], "manage"),
         ("DAILY_LOSS_LIMIT", [1.5], 0.02),
         ("PREDICTION_MODE", ["on"], "filter"),

@@ -5,18 +5,22 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connection, models
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, StreamingHttpResponse
+from django.urls import URLPattern, path
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.views import ChangeList
 
 from positions.books import is_book
+from tradingsite.kit.export import AT_ONCE, csv_of, parquet_of
 from tradingsite.kit.words import NOT_KNOWN, readable, table
 
 COUNTED_AT_MOST = 10_000
+EXPORTS = {"csv": (csv_of, "text/csv; charset=utf-8"), "parquet": (parquet_of, "application/vnd.apache.parquet")}
 
 
 class CappedPaginator(Paginator):  # type: ignore[type-arg]  # not generic when it runs
@@ -156,3 +160,34 @@ class ReadOnlyAdmin(TableAdmin):
             (title, {**options, "fields": [self._shown(name) for name in options["fields"]]})
             for title, options in super().get_fieldsets(request, obj)
         ]
+
+
+class RecordAdmin(ReadOnlyAdmin):
+    """A table of what the program recorded: the rows that the filters leave can be taken away as a file."""
+
+    list_after_template = "tradingsite/export.html"
+    not_exported: Sequence[str] = ()
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_export"
+        return [
+            path("export/<str:form>/", self.admin_site.admin_view(self.export_view), name=name),
+            *super().get_urls(),
+        ]
+
+    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """What the list shows under the same query, every page of it, as `csv` or `parquet`."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if form not in EXPORTS:
+            raise Http404(f"Rows are exported as one of {', '.join(EXPORTS)}.")
+        write, kind = EXPORTS[form]
+        fields = [field for field in self.opts.concrete_fields if field.name not in self.not_exported]
+        found = self.get_changelist_instance(request).get_queryset(request).select_related(None).defer(None)
+        rows = found.values_list(*(field.attname for field in fields)).iterator(AT_ONCE)
+        name = f"{self.opts.db_table}.{form}"
+        return StreamingHttpResponse(
+            write(fields, rows),
+            content_type=kind,
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Rows-Found": str(found.count())},
+        )

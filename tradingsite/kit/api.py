@@ -1,25 +1,20 @@
-"""The base of the read-only API."""
+"""Base classes of the API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import DataError
 from django.db.models import Model, QuerySet
-from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.serializers import ModelSerializer
-from rest_framework.views import exception_handler
+from rest_framework.views import APIView
 from rest_framework.viewsets import ReadOnlyModelViewSet
+
+from tradingsite.kit.filters import RowFilterBackend
 
 TIME_RANGE = ["gte", "lte"]
 DAY_RANGE = ["exact", "gte", "lte"]
-
-_BOOK = OpenApiParameter("book", str, description="Whose rows; without it, those of the BOOK setting.")
 
 
 def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[ModelSerializer[Any]]:
@@ -28,18 +23,27 @@ def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[Mod
     return type(f"{table.__name__}Serializer", (ModelSerializer,), {"Meta": meta})
 
 
-def explain(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Django REST framework's answers to errors; a parameter that no row could have (a broken cursor, a time beyond the
-    calendar, a character that no text has) is the caller's mistake too."""
-    if isinstance(error, DjangoValidationError | OverflowError | DataError):
-        error = ValidationError({"detail": "A parameter has a value that no row can have."})
-    return exception_handler(error, context)
+class StrictView(APIView):
+    """A query parameter that does not exist, is empty or is there twice is an error, not a wish that is ignored."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        wrong = {
+            name: ["There is no such query parameter."]
+            if name not in self.known_parameters()
+            else ["Give it one value, or leave it out."]
+            for name, values in sorted(request.query_params.lists())
+            if name not in self.known_parameters() or len(values) > 1 or not values[0]
+        }
+        if wrong:
+            raise ValidationError(wrong)
+
+    def known_parameters(self) -> set[str]:
+        return set()
 
 
-@extend_schema_view(list=extend_schema(parameters=[_BOOK]))
-class ReadOnlyViewSet(ReadOnlyModelViewSet[Any]):
-    """Rows of one book, where the table has books, newest first. A query parameter that does not exist is an error, not
-    a filter that is ignored.
+class ReadOnlyViewSet(StrictView, ReadOnlyModelViewSet[Any]):
+    """Rows of one book, where the table has books, newest first.
 
     Without `book` a list holds the rows of the BOOK setting, so that invented trades never mix with real ones.
     `filterset_fields` names columns that an index serves.
@@ -47,20 +51,14 @@ class ReadOnlyViewSet(ReadOnlyModelViewSet[Any]):
 
     filterset_fields: Mapping[str, Sequence[str]]
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        unknown = sorted(set(request.query_params) - self._known_parameters())
-        if unknown:
-            raise ValidationError({name: ["There is no such query parameter."] for name in unknown})
-
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         found = super().filter_queryset(queryset)
         if self.detail or self.request.query_params.get("book") or "book" not in self.filterset_fields:
             return found
         return found.filter(book=settings.BOOK)
 
-    def _known_parameters(self) -> set[str]:
+    def known_parameters(self) -> set[str]:
         if self.detail:
             return set()
-        filters = DjangoFilterBackend().get_filterset_class(self, self.get_queryset()).base_filters
+        filters = RowFilterBackend().get_filterset_class(self, self.get_queryset()).base_filters
         return {"cursor", "page_size", *filters}

@@ -1,12 +1,12 @@
 """`--json FILE`: what a command came to, for machines."""
 
 import json
-import os
 import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from tradingsite.kit.files import write_whole
 from tradingsite.kit.options import bad_input
 
 
@@ -29,10 +29,5 @@ def check_json_file(path: Path | None) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename, so that a reader never meets half a file. Raises ValueError for NaN and infinity."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Raises ValueError for NaN and infinity, OSError where the file cannot be written."""
+    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

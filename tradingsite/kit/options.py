@@ -12,6 +12,7 @@ BAD_CONFIGURATION = 2
 #: Of one whose database cannot be reached.
 NO_DATABASE = 3
 SEEDS = 2**31
+YEARS = range(1900, 3000)
 
 
 def bad_input(message: str) -> CommandError:
@@ -41,6 +42,9 @@ def number_of_sessions(text: str) -> int:
 
 def new_york_date(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is not a date like 2024-01-31") from error
+    if day.year not in YEARS:
+        raise ArgumentTypeError(f"{text!r} is not a date from {YEARS[0]} to {YEARS[-1]}")
+    return day

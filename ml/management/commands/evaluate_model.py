@@ -40,8 +40,10 @@ class Command(SiteCommand):
         model = find_model(options["book"], options["version"])
         try:
             judged = evaluate_unseen(model, options["first"], options["last"])
-        except (NothingUnseen, ModelUnusable) as error:
-            raise bad_input(str(error)) from error
+        except NothingUnseen as nothing:
+            raise bad_input(str(nothing)) from nothing
+        except ModelUnusable as error:
+            raise bad_input(f"Refused: {error}.") from error
         sentence = in_one_sentence(Evidence(judged.evaluation))
         metrics = {"in_one_sentence": sentence, **judged.evaluation.to_dict()}
         screen = Console(file=cast(IO[str], self.stdout), highlight=False)

@@ -1,16 +1,13 @@
 """`export_model`: a stored model in its own library's format."""
 
-import os
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from ml.encoder import Encoder
-from ml.learners import scorer_from
 from ml.management.model_options import add_model_options, find_model
-from ml.predictor import ModelUnusable, opened
-from ml.words import Algorithm
+from ml.predictor import ModelUnusable, Predictor
 from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.files import write_whole
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
 
@@ -37,16 +34,10 @@ class Command(SiteCommand):
             raise bad_input(f"--to {path}: there is no folder {path.parent}.")
         model = find_model(options["book"], options["version"])
         try:
-            artifact = opened(model)
+            exported = Predictor(model).exported()
         except ModelUnusable as error:
-            raise bad_input(f"{error}.") from error
-        scorer = scorer_from(Algorithm(model.algorithm), artifact.scorer, Encoder.from_dict(artifact.encoder).columns)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(scorer.exported())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+            raise bad_input(f"Refused: {error}.") from error
+        write_whole(path, exported)
         self.stdout.write(f"Model {model.version} ({model.algorithm}) is in {path}.")
         if options["json"]:
             told = {"book": model.book, "version": model.version, "algorithm": model.algorithm, "file": str(path)}

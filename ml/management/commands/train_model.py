@@ -68,9 +68,8 @@ def add_training_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=7, help="same data and seed give the same model (default 7)")
     parser.add_argument(
         "--label",
-        type=Label,
-        choices=list(Label),
-        default=Label.NET,
+        choices=[label.value for label in Label],
+        default=Label.NET.value,
         help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
         "ended them (default: %(default)s)",
     )
@@ -90,8 +89,7 @@ class Command(SiteCommand):
         add_training_options(parser)
         parser.add_argument(
             "--algorithm",
-            type=Algorithm,
-            choices=list(Algorithm),
+            choices=[algorithm.value for algorithm in Algorithm],
             help="which learner becomes the candidate (default: xgboost, or logistic where that is shown to be better)",
         )
         parser.add_argument(
@@ -101,10 +99,11 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
-        book = options["book"]
+        book, label = options["book"], Label(options["label"])
+        algorithm = Algorithm(options["algorithm"]) if options["algorithm"] else None
         screen = Console(file=cast(IO[str], self.stdout), highlight=False)
-        idle = nothing_new(book, options["label"]) if options["if_due"] else ""
-        result = None if idle else self._train(book, options)
+        idle = nothing_new(book, label) if options["if_due"] else ""
+        result = None if idle else self._train(ModelTrainer(book, options["seed"], label), algorithm)
         if result is None:
             screen.print(idle, soft_wrap=True)
         else:
@@ -114,17 +113,14 @@ class Command(SiteCommand):
             write_json(options["json"], summary(book, result, promoted))
 
     @staticmethod
-    def _train(book: str, options: dict[str, Any]) -> TrainingResult:
+    def _train(trainer: ModelTrainer, algorithm: Algorithm | None) -> TrainingResult:
         from rich.console import Console
         from rich.progress import Progress
 
         terminal = Console(stderr=True)
         with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
             task = bar.add_task("Windows fitted", total=None)
-            trainer = ModelTrainer(book, options["seed"], options["label"])
-            return trainer.train(
-                lambda done, total: bar.update(task, completed=done, total=total), options["algorithm"]
-            )
+            return trainer.train(lambda done, total: bar.update(task, completed=done, total=total), algorithm)
 
     @staticmethod
     def _succeed(book: str, screen: "Console") -> MLModel | None:

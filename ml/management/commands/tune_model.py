@@ -15,6 +15,7 @@ from ml.model_trainer import ModelTrainer
 from ml.splits import WINDOWS, NotEnoughData
 from ml.tables import tuning_table
 from ml.tuning import TRIALS, Search, Storage, StorageFailed, Tuned, WorkerFailed, searches, tune
+from ml.words import Label
 from positions.leases import LeaseTaken, held, renew
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
@@ -61,7 +62,7 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
-        book, seed, label = options["book"], options["seed"], options["label"]
+        book, seed, label = options["book"], options["seed"], Label(options["label"])
         data = ModelTrainer(book, seed, label).load_training_data()
         try:
             jobs = searches(data, f"{book}, {label}, {data.data_hash}", seed, options["trials"])

@@ -26,12 +26,12 @@ class Command(SiteCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", type=book_name, help="default: the BOOK setting")
+        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="default: the BOOK setting")
         parser.add_argument("--flatten", action="store_true", help="close every open trade too")
         parser.add_argument("--reason", default="", help="kept and shown")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        book = options["book"] or settings.BOOK
+        book = options["book"]
         told = Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"])
         halt(book, told)
         closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"

@@ -18,10 +18,10 @@ class Command(SiteCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--book", type=book_name, help="default: the BOOK setting")
+        parser.add_argument("--book", type=book_name, default=settings.BOOK, help="default: the BOOK setting")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        book = options["book"] or settings.BOOK
+        book = options["book"]
         was_halted = resume(book)
         told = "are allowed again" if was_halted else "were not blocked"
         console().print(f"Entries of {book} {told}.", soft_wrap=True)

@@ -1,0 +1,105 @@
+"""Every address of the site, walked by a user who may do nothing."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings as site
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+from django_q.models import OrmQ, Schedule, Task
+from knox.models import AuthToken
+
+from positions.models import Trade
+from tradingsite.models import IdempotencyKey
+
+#: What is open to whoever is there, and why.
+OPEN = {
+    "/": "leads to the dashboard",
+    "/admin/": "the dashboard, which says what the user lacks, and shows nothing",
+    "/admin/login/": "has to be",
+    "/admin/search/": "finds what the user may see",
+    "/admin/password_change/": "of one's own",
+    "/admin/password_change/done/": "of one's own",
+    "/admin/jsi18n/": "words of Django's own",
+    "/healthz": "says that the process answers",
+    "/readyz": "says whether the site can work, in words",
+}
+#: Where there is no such page to who may not see it.
+NOT_THERE = re.compile(r"/admin/(?:\w+/|r/1/1/|no-such-page|autocomplete/)$")
+ARGUMENTS = {
+    "pk": "1", "object_id": "1", "content_type_id": "1", "app_label": "positions", "symbol": "AAPL", "id": "1",
+    "folder": "simulated", "day": "2024-01-03", "url": "no-such-page", "form": "csv",
+}  # fmt: skip
+
+
+def addresses(resolver: URLResolver, before: str = "/") -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        address = before + filled(str(pattern.pattern))
+        if isinstance(pattern, URLResolver):
+            yield from addresses(pattern, address)
+        elif isinstance(pattern, URLPattern):
+            yield address
+
+
+def filled(pattern: str) -> str:
+    """A route or a regular expression with something in each of its gaps."""
+    named = re.sub(r"<(?:\w+:)?(\w+)>(?!\[|\.|\w+\||\()", lambda gap: ARGUMENTS[gap[1]], pattern)
+    named = re.sub(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)", lambda gap: ARGUMENTS[gap[1]], named)
+    return named.lstrip("^").replace("\\Z", "").rstrip("$").replace("/?", "/")
+
+
+ADDRESSES = sorted(set(addresses(get_resolver())) - {"/admin/logout/"})
+
+
+@pytest.fixture
+def everything(rows: Trade, owner: User) -> None:
+    """A row in every table, and it is the first."""
+    day = timezone.now()
+    AuthToken.objects.create(owner)
+    IdempotencyKey.objects.create(pk=1, user=owner, key="k1", request_sha256="0" * 64, created_at=day)
+    Schedule.objects.create(pk=1, func="tradingsite.schedules.monitors")
+    OrmQ.objects.create(pk=1, key="tradingsite", payload="", lock=day)
+    task = {"name": "n", "func": "tradingsite.schedules.monitors", "started": day, "stopped": day}
+    Task.objects.create(id="1", success=True, **task)
+    Task.objects.create(id="2", success=False, **task)
+
+
+def test_the_walk_finds_them_all() -> None:
+    assert len(ADDRESSES) > 100
+    assert {"/api/v1/trades/1/", "/api/v1/positions/AAPL/close/", "/metrics", "/halting/"} <= set(ADDRESSES)
+    assert {"/admin/positions/trade/1/change/", "/reports/simulated/2024-01-03/", *OPEN} <= set(ADDRESSES)
+    assert not [address for address in ADDRESSES if re.search(r"[<>()?\\^$]", address)]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_who_may_nothing_gets_403(address: str, everything: None, newcomer_client: Client) -> None:
+    """Where the admin leads on, it leads to 403 or to what is open."""
+    told = newcomer_client.get(address, follow=True)
+    if told.request["PATH_INFO"] in OPEN:
+        assert told.status_code == 200
+        return
+    assert told.status_code in ((403, 404) if NOT_THERE.match(address) else (403,))
+    sent = newcomer_client.post(address, {}, content_type="application/json", follow=True)
+    assert sent.status_code in (403, 404, 405) or sent.request["PATH_INFO"] in OPEN
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_stranger_gets_nothing_but_the_way_to_log_in(address: str, everything: None, client: Client) -> None:
+    told = client.get(address)
+    if address.startswith("/api/") or address == "/metrics":
+        assert told.status_code == 401
+    elif address not in OPEN:
+        assert told.status_code == 302
+        assert told["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_answer_holds_a_secret(address: str, everything: None, owner: User, owner_client: Client) -> None:
+    told = owner_client.get(address)
+    assert told.status_code < 500
+    text = b"".join(told) if told.streaming else told.content
+    for secret in (site.SECRET_KEY, site.MODEL_SIGNING_KEY, owner.password):
+        assert secret.encode() not in text
