@@ -871,6 +871,8 @@ class Execution:
         if mine.unprotected_since is not None:
             mine.trade.unprotected_seconds += max(0.0, (moment - mine.unprotected_since).total_seconds())
             mine.unprotected_since = None
+            if mine.alarmed:
+                log.warning("position_protected_again", trade=mine.trade.signal_key)
             mine.alarmed = ""
 
     def _note_failure(self, mine: LiveTrade, intent: OrderIntent, status: IntentStatus, error: object) -> None:

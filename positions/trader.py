@@ -42,6 +42,8 @@ LAST_BARS = timedelta(minutes=1)
 LATEST_BAR = timedelta(minutes=1)
 #: Without a bar for so long near the close, the clock decides that it is time to leave.
 NO_BARS = timedelta(minutes=2)
+#: Without a bar for so long while the market is open, they count as stopped.
+BARS_STOPPED = timedelta(minutes=5)
 #: How often, while shares stand without a stop.
 URGENT = timedelta(seconds=1)
 #: How often the account is compared with what is known, and the bars that were seen are stored.
@@ -374,6 +376,8 @@ class Trader:
         feed = self._feed
         is_open = self._session is not None and self._session.open <= now < self._session.close
         self._tell("trade updates", self._updates.trouble(now) if is_open and self._desk.store.live else "")
+        silent = is_open and now - self._last_bar_at >= BARS_STOPPED
+        self._tell("bars", f"none since {self._last_bar_at:%H:%M} UTC" if silent else "", "bars_stopped", "bars_again")
         self._tell("bar stream", feed.stream_problem if feed else "")
         self._tell("bars over REST", feed.rest_problem if feed else "")
         pulse, self._pulse = self._pulse, Pulse()
@@ -386,10 +390,10 @@ class Trader:
                 state |= {"watched": self._desk.exits.watched(now), "last_bar_at": self._desk.bank.now}
         self._tenure.renew(**state)
 
-    def _tell(self, what: str, trouble: str) -> None:
+    def _tell(self, what: str, trouble: str, begins: str = "stream_trouble", ends: str = "stream_well_again") -> None:
         """Log a trouble when it begins and when it ends."""
         if bool(trouble) is not bool(self._troubles.get(what)):
-            log.warning("stream_trouble" if trouble else "stream_well_again", what=what, trouble=trouble or None)
+            log.warning(begins if trouble else ends, what=what, trouble=trouble or None)
         self._troubles[what] = trouble
 
 

@@ -16,8 +16,8 @@ from knox.models import AuthToken
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from tradingsite.kit.admin import ReadOnlyAdmin, TableAdmin
-from tradingsite.models import IdempotencyKey
+from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from tradingsite.models import IdempotencyKey, Notification
 from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
 from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
 
@@ -62,6 +62,16 @@ class OrmQAdmin(ReadOnlyAdmin):
     when_empty = "Nothing waits to be run."
     list_display = ("name", "group", "func", "lock", "key")
     fields = ("name", "group", "func", "lock", "key")
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnlyAdmin):
+    when_empty = "Nobody was told of anything yet. Set NOTIFY_URLS and run python manage.py notify_test."
+    list_display = ("happened_at", "kind", "text", "sent_at", "error", "book")
+    list_filter = (BookFilter, "kind")
+    fields = ("book", "kind", "subject", "number", "state", "text", "happened_at", "noted_at", "sent_at", "error")
+    search_fields = ("subject__exact",)
+    search_help_text = "A subject, such as: halt"
 
 
 @admin.register(IdempotencyKey)

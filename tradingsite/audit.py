@@ -1,6 +1,6 @@
 """Were a session's stored features what the stored bars say? Computed again by the same code, compared one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -51,10 +51,17 @@ class Audit:
         return not self.unexplained and not any(feature.differs for feature in self.features)
 
 
-def audit(book: str, day: date, strategy: str, first_seen: ReplayFeed, revised: ReplayFeed | None) -> Audit:
+def audit(
+    book: str,
+    day: date,
+    strategy: str,
+    first_seen: ReplayFeed,
+    revised: ReplayFeed | None,
+    session_read: Callable[[int], None] = lambda sessions: None,
+) -> Audit:
     """Compare a session's stored features with those of its bars; `revised` has the same bars as corrected since.
 
-    Raises NothingToAudit.
+    `session_read` is called with 1 after each session of either. Raises NothingToAudit.
     """
     names = [feature.name for feature in FEATURES]
     stored = {
@@ -63,8 +70,8 @@ def audit(book: str, day: date, strategy: str, first_seen: ReplayFeed, revised: 
     }
     if not stored:
         raise NothingToAudit(f"book {book} has no features of {day}")
-    known = recomputed(book, day, strategy, first_seen)
-    later = recomputed(book, day, strategy, revised) if revised is not None else known
+    known = recomputed(book, day, strategy, first_seen, session_read)
+    later = recomputed(book, day, strategy, revised, session_read) if revised is not None else known
     both = sorted(stored.keys() & known.keys())
     features = []
     for name in names:
@@ -88,12 +95,14 @@ def _same(one: Value, other: Value) -> bool:
     return one == other
 
 
-def recomputed(book: str, day: date, strategy: str, feed: ReplayFeed) -> dict[str, dict[str, Value]]:
+def recomputed(
+    book: str, day: date, strategy: str, feed: ReplayFeed, session_read: Callable[[int], None]
+) -> dict[str, dict[str, Value]]:
     """The features of every signal that a session's bars give, by signal key; history from the book's closed trades.
 
     Raises NothingToAudit where the feed has no bars of the day.
     """
-    bars, past = _session(feed, day)
+    bars, past = _session(feed, day, session_read)
     bank = IndicatorBank(feed.universe)
     market, history = MarketState(bank), TradeHistory()
     extractor = FeatureExtractor(bank, market, history)
@@ -104,12 +113,13 @@ def recomputed(book: str, day: date, strategy: str, feed: ReplayFeed) -> dict[st
     return {signal.key: extractor.extract(signal).values for signal in signals}
 
 
-def _session(feed: ReplayFeed, day: date) -> tuple[SessionBars, BarHistory]:
+def _session(feed: ReplayFeed, day: date, session_read: Callable[[int], None]) -> tuple[SessionBars, BarHistory]:
     past = BarHistory()
     for bars, _ in feed.sessions():
         if bars.session.day == day:
             return bars, past
         past.append(bars)
+        session_read(1)
     raise NothingToAudit(f"the bars do not have the session of {day}")
 
 

@@ -1,13 +1,17 @@
 """Structured logs: every event, from structlog or from logging, is one JSON object a line on stderr, times in UTC."""
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from tradingsite.environment import BadEnvironment
+
+#: Hear of every event of structlog, whatever its level; they must neither wait nor raise.
+listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -27,7 +31,7 @@ def configure(level: str) -> dict[str, Any]:
     if level not in LEVELS:
         raise BadEnvironment(f"LOG_LEVEL={level} is not a level; use {', '.join(LEVELS)}")
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_SHARED, ProcessorFormatter.wrap_for_formatter],
+        processors=[_tell_listeners, structlog.stdlib.filter_by_level, *_SHARED, ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
@@ -36,7 +40,10 @@ def configure(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "json"},
+            "nowhere": {"class": "logging.NullHandler"},
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # Both have handlers of Django's own, which write plain text.
@@ -44,8 +51,19 @@ def configure(level: str) -> dict[str, Any]:
             "django.server": ours_alone,
             # Every failed attempt would be a line; the one that gives up is raised and told by the console.
             "psycopg.pool": {"level": "ERROR"},
+            # The addresses of notification services are secrets: these would write them, in parts or as a whole.
+            "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
+            "urllib3": {"level": "INFO" if level == "DEBUG" else level},
+            "requests_oauthlib": {"level": "ERROR"},
+            "oauthlib": {"level": "ERROR"},
         },
     }
+
+
+def _tell_listeners(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    for listener in listeners:
+        listener(event)
+    return event
 
 
 def formatter() -> logging.Formatter:

@@ -6,6 +6,9 @@ import sys
 
 from django.conf import settings
 
+from positions.clock import SystemClock
+from tradingsite.notifying import notify_once
+
 # The command must end before the worker is stopped, or it would go on without anyone waiting for it.
 SECONDS_ALLOWED = settings.Q_CLUSTER["timeout"] - 60
 
@@ -34,6 +37,13 @@ def monitors() -> str:
     if not settings.BOOK.startswith(("paper:", "live:")):
         return f"book {settings.BOOK} is no account: nothing to watch"
     return _manage("run_monitors", "--max-ticks", "9")
+
+
+def notify() -> str:
+    """Tell what has happened to the BOOK setting, also while nobody trades it; says how many services there are."""
+    if not settings.NOTIFY_URLS:
+        return "NOTIFY_URLS is not set: nobody is told"
+    return f"looked at {settings.BOOK} for {notify_once(settings.BOOK, SystemClock())} services"
 
 
 class CommandFailed(RuntimeError):

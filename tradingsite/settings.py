@@ -228,6 +228,8 @@ Q_CLUSTER: dict[str, Any] = {
 # Which trades the site looks at unless told otherwise, and which strategy makes the signals.
 BOOK = env_str("BOOK", "simulated")
 STRATEGY = env_str("STRATEGY", "positions.strategy.VwapCross")
+# Where news goes: Apprise URLs, separated by commas. They hold passwords: shown and logged nowhere.
+NOTIFY_URLS = env_str("NOTIFY_URLS", "")
 ALPACA_API_KEY = env_str("ALPACA_API_KEY", "")
 ALPACA_SECRET_KEY = env_str("ALPACA_SECRET_KEY", "")
 ALPACA_FEED = env_str("ALPACA_FEED", "iex")
@@ -368,4 +370,5 @@ UNFOLD = {
     "SIDEBAR": {"navigation": "tradingsite.dashboard.navigation"},
 }
 
+DEFAULT_EXCEPTION_REPORTER_FILTER = "tradingsite.privacy.SecretsHidden"
 LOGGING = logs.configure(env_str("LOG_LEVEL", "WARNING"))

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ml.model_trainer import TrainingResult
 from ml.models import MLModel, Prediction, TradeFeatures
+from ml.statistics import clustered_interval
 from ml.words import tested_on, trained_on
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
@@ -57,9 +58,13 @@ def summarise(
     `seconds` from the first bar read to the last row committed, training and report not counted.
     """
     trades = list(
-        Trade.objects.filter(book=book, status=TradeStatus.CLOSED).values_list("outcome", "exit_reason", "r_multiple")
+        Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
+        .order_by("session")
+        .values_list("outcome", "exit_reason", "r_multiple", "session")
     )
-    wins = sum(outcome == Outcome.WIN for outcome, _, _ in trades)
+    wins = sum(outcome == Outcome.WIN for outcome, *_ in trades)
+    results = np.array([r for _, _, r, _ in trades], dtype=np.float64)
+    between = clustered_interval(results, [session for *_, session in trades])
     latencies = list(Prediction.objects.filter(book=book).values_list("latency_us", flat=True))
     return {
         "book": book,
@@ -72,10 +77,11 @@ def summarise(
         "trades": len(trades),
         "wins": wins,
         "losses": len(trades) - wins,
-        "exits": dict(Counter(reason for _, reason, _ in trades).most_common()),
+        "exits": dict(Counter(reason for _, reason, _, _ in trades).most_common()),
         "breakeven_moves": StopMove.objects.filter(book=book, status=StopMoveStatus.CONFIRMED).count(),
         "win_rate": wins / len(trades) if trades else None,
-        "avg_r": float(np.mean([r for _, _, r in trades])) if trades else None,
+        "avg_r": float(np.mean(results)) if trades else None,
+        "avg_r_ci": [between.low, between.high] if between else None,
         "model": _model(training),
         "predictions": len(latencies),
         "prediction_p99_ms": float(np.percentile(latencies, 99)) / 1000 if latencies else None,
@@ -132,6 +138,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
                 ("Trades", f"{summary['trades']:,}: {summary['wins']:,} won, {summary['losses']:,} lost"),
                 ("Win rate", _percent(summary["win_rate"])),
                 ("Mean result", _number(summary["avg_r"], "+.3f", " R after costs")),
+                ("... 95 % by session", _between(summary["avg_r_ci"])),
                 ("Stops moved to breakeven", f"{summary['breakeven_moves']:,}"),
                 ("Hash of the trades", summary["trades_sha256"][:16]),
             ],
@@ -170,7 +177,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         )
     console.print(f"Gate: [bold]{model['gate']}[/bold]")
     for reason in model["gate_reasons"]:
-        console.print(f"  - {reason}")
+        console.print(f"  - {reason}", soft_wrap=True)
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
@@ -184,6 +191,10 @@ def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 def _number(value: float | None, form: str, unit: str = "") -> str:
     return "not defined" if value is None else f"{value:{form}}{unit}"
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "not defined" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f} R"
 
 
 def _percent(value: float | None) -> str:

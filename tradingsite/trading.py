@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event
 
 import structlog
@@ -37,10 +38,12 @@ from positions.reconcile import Reconciler
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import OrmStore
 from positions.trader import LeasedBroker, Trader
-from positions.words import Feed
+from positions.words import Feed, TradeStatus
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
 from tradingsite.fitness import demand_fitness
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
+from tradingsite.notifying import notifying
 from tradingsite.replaying import wire
 
 log = structlog.get_logger(__name__)
@@ -218,10 +221,13 @@ def run(
     130 for SIGINT.
     """
     at = venue(book)
-    screen.print(LIVE_WARNING if at.access.live else "Paper account: orders are not real.")
+    screen.print(LIVE_WARNING if at.access.live else "Paper account: orders are not real.", soft_wrap=True)
     if at.is_simulated:
-        screen.print(f"This Alpaca is simulated: {at.access.origin}, market time {at.clock.now():%Y-%m-%d %H:%M} UTC.")
-    with Signals() as signals:
+        now = at.clock.now()
+        screen.print(
+            f"This Alpaca is simulated: {at.access.origin}, market time {now:%Y-%m-%d %H:%M} UTC.", soft_wrap=True
+        )
+    with Signals() as signals, notifying(book, at.clock):
         with tenure(book, screen, signals.stopping, waits=waits) as held:
             if held is not None:
                 try:
@@ -232,6 +238,31 @@ def run(
                     raise bad_input(str(error)) from error
         if signals.interrupted:
             raise CommandError("Interrupted: nothing was closed, stops stay at the broker.", returncode=INTERRUPTED)
+
+
+@contextmanager
+def result_written(path: Path | None, book: str) -> Iterator[None]:
+    """Write to a file, however the block ends, what became of a book's trades in it."""
+    if path is None:
+        yield
+        return
+    trades, began = Trade.objects.filter(book=book), datetime.now(UTC)
+    entered, closed = trades.exclude(entered_at=None), trades.filter(status=TradeStatus.CLOSED)
+    before = entered.count(), closed.count()
+    try:
+        yield
+    finally:
+        write_json(
+            path,
+            {
+                "book": book,
+                "began_at": began.isoformat(),
+                "ended_at": datetime.now(UTC).isoformat(),
+                "entered": entered.count() - before[0],
+                "closed": closed.count() - before[1],
+                "open": trades.filter(status__in=LIVE_STATUSES).count(),
+            },
+        )
 
 
 def _trade(
@@ -285,6 +316,9 @@ def _trade(
             ticks=ticks,
         )
         signals.tell(trader.stop)
-        screen.print(f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.")
+        screen.print(
+            f"Trading {book}: {sum(universe.tradable)} symbols, {len(store.live)} open trades.", soft_wrap=True
+        )
+        log.info("trading_began", book=book)
         with limited_answers():
             trader.run()

@@ -303,7 +303,9 @@ def test_shares_that_stay_reserved_are_asked_for_in_every_tick_and_an_alarm(in_t
             in_trade.execution.resume()
     assert [each["event"] for each in logs if each["log_level"] == "error"] == ["position_unprotected"]
     in_trade.execution._broker = in_trade.exchange
-    in_trade.execution.resume()
+    with capture_logs() as logs:
+        in_trade.execution.resume()
+    assert [each["event"] for each in logs] == ["position_protected_again"]
     assert exits_sent() == [10]
     assert not in_trade.execution.urgent
     in_trade.bar(QUIET)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
+from structlog.testing import capture_logs
 
 from positions import leases
 from positions.broker.port import OrderKind
@@ -156,6 +157,26 @@ def test_near_the_close_the_clock_closes_what_no_bar_speaks_for(minutes_left, wi
     claimed = stage.world.store.live["KO"].exit
     assert (claimed is not None) is leaves
     assert claimed is None or (claimed.rule, claimed.trade) == (ExitReason.SESSION_CLOSE, trade)
+
+
+def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, opened = trader_of(stage), stage.session.open
+    trader._updates = SimpleNamespace(trouble=lambda now: "")
+    trader._tenure = SimpleNamespace(renew=lambda **told: None)
+    trader._session, trader._last_bar_at = stage.session, opened
+    said = []
+    for minutes in (4, 5, 6, 7, 8):
+        if minutes == 7:
+            trader._last_bar_at = opened + timedelta(minutes=7)
+        with capture_logs() as logs:
+            trader._tell_state(opened + timedelta(minutes=minutes))
+        said.append([(each["event"], each["trouble"]) for each in logs])
+    since = f"none since {opened:%H:%M} UTC"
+    assert said == [[], [("bars_stopped", since)], [], [("bars_again", None)], []]
+    with capture_logs() as logs:
+        trader._tell_state(stage.session.close)
+    assert logs == []
 
 
 def test_a_bar_that_a_feed_tells_again_is_taken_in_once():

@@ -19,6 +19,7 @@ from positions.models import (
     WorkerLease,
 )
 from tests.factories import MLModelFactory, TradeFactory, features_of
+from tradingsite.models import IdempotencyKey, Notification
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
 
@@ -72,6 +73,13 @@ def rows(trained: MLModel) -> Trade:
     """One row in every table; hands over the trade."""
     trade = TradeFactory(symbol="AAPL")
     fill_tables(trade, trained)
+    IdempotencyKey.objects.create(
+        user=User.objects.create_user("program"),
+        key="one",
+        request_sha256="0" * 64,
+        answer="{}",
+        created_at=trade.signal_at,
+    )
     return trade
 
 
@@ -130,6 +138,10 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         mean_error=0.004,
         errors_before=0,
     )
+    Notification.objects.create(
+        book=book, kind="exit", subject=f"exit of {trade.signal_key}", number=1, state="WIN", text="closed by target",
+        happened_at=at, noted_at=at,
+    )  # fmt: skip
     make_session(book, trade.session)
 
 

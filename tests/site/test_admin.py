@@ -17,10 +17,10 @@ from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.kit import admin as kit
 from tradingsite.kit.words import table
 
-OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml"}]
+OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]
 TABLES = {
     "trades", "position_exits", "stop_moves", "order_intents", "worker_leases", "instruments",
-    "ml_trade_features", "ml_models", "ml_predictions", "ml_drift", "ml_performance",
+    "ml_trade_features", "ml_models", "ml_predictions", "ml_drift", "ml_performance", "notifications",
 }  # fmt: skip
 LOOKED_AT = [model for model in OURS if model is not Instrument]
 
@@ -29,7 +29,7 @@ def address(model: type, page: str = "changelist", *args: object) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
 
 
-def test_every_table_of_positions_and_ml_is_in_the_admin() -> None:
+def test_every_table_of_ours_is_in_the_admin() -> None:
     assert {model._meta.db_table for model in OURS} >= TABLES
 
 

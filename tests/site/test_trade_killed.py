@@ -1,4 +1,5 @@
-"""A trading process that is killed in the middle of a session: another takes over, and every share has its stop."""
+"""A trading process that is killed in the middle of a session: another takes over, every share has its stop, and people
+are told once of each."""
 
 import os
 import signal
@@ -15,7 +16,9 @@ from django.conf import settings as site
 
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import LIVE_STATUSES, Instrument, Trade, WorkerLease
+from positions.words import TradeStatus
 from tests.site.test_alpaca_server_command import serving
+from tests.site.test_notifications import Service, service  # noqa: F401  # a fixture
 from tests.site.test_trade_command import BOOK, _database
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -36,7 +39,7 @@ def protected(client: TradingClient) -> bool:
     return sorted(closing) == sorted(held.items())
 
 
-def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
+def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path, service: Service) -> None:  # noqa: F811
     universe = SimulatedMarket(1, 7).universe
     Instrument.objects.bulk_create(
         Instrument(book=BOOK, symbol=symbol, tradable=tradable)
@@ -46,7 +49,7 @@ def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
         environment = {
             **os.environ, "BOOK": BOOK, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
             "ALPACA_TRADING_URL": origin, "ALPACA_DATA_URL": origin, "VAR_DIR": str(tmp_path / "live"),
-            "DATABASE_URL": _database(),
+            "DATABASE_URL": _database(), "NOTIFY_URLS": service.url,
         }  # fmt: skip
         client = TradingClient("key", "secret", url_override=origin)
         command = [sys.executable, str(site.BASE_DIR / "manage.py"), "trade"]
@@ -73,3 +76,9 @@ def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
             position.symbol: abs(int(position.qty)) for position in client.get_all_positions()
         }.items() <= ours.items()
         assert protected(client)
+        assert [line.split(" ", 1)[1] for line in service.lines if " trades " in line] == [
+            "trades in the place of one that died."
+        ]
+        closed = Trade.objects.filter(book=BOOK, status=TradeStatus.CLOSED).values_list("symbol", flat=True)
+        told = [line.split()[0] for line in service.lines if " closed by " in line]
+        assert sorted(told) == sorted(closed)

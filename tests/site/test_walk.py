@@ -257,8 +257,8 @@ def test_a_replay_that_breaks_off_leaves_the_book_as_it_was():
 
 SUMMARY_KEYS = {
     "sessions", "symbols", "bars", "bars_per_second", "signals", "feature_rows", "trades", "wins", "losses", "exits",
-    "breakeven_moves", "win_rate", "avg_r", "model", "predictions", "prediction_p99_ms", "report", "trades_sha256",
-    "wall_s", "peak_mb",
+    "breakeven_moves", "win_rate", "avg_r", "avg_r_ci", "model", "predictions", "prediction_p99_ms", "report",
+    "trades_sha256", "wall_s", "peak_mb",
 }  # fmt: skip
 MODEL_KEYS = {
     "version", "status", "n_train", "n_test", "auc", "auc_ci", "auc_geometry", "accuracy", "majority_accuracy",

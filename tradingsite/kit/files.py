@@ -6,12 +6,13 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write aside and rename; where that fails, as on a full disk, nothing is left. Raises OSError, which names it."""
+    """Write aside and rename; failed or interrupted, nothing is left. Raises OSError, which names the file."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
-        with suppress(OSError):  # the draft was never made, or the disk is read-only
-            draft.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):  # the draft was never made, or the disk is read-only
+            draft.unlink(missing_ok=True)

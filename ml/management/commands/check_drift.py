@@ -4,12 +4,12 @@ from argparse import ArgumentParser
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from ml.drift_watch import check_drift
 from ml.models import DriftCheck
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
 
 if TYPE_CHECKING:
@@ -59,22 +59,22 @@ def show(check: DriftCheck, console: "Console") -> None:
     console.print(f"Model {check.model.version} on {check.book}, {check.compared}: {outcome}", soft_wrap=True)
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Compare the signals and errors of the model that serves a book with those of its training. On an alarm the "
-        "live setting PREDICTION_MODE goes from filter to shadow, never back, and why is stored; it alarms again each "
-        "time until the figures recover or another model is promoted. An alarm is a finding: the exit status is 0."
+        "Compare the signals and errors of the model that serves a book with those of its training. On an alarm "
+        "the live setting PREDICTION_MODE goes from filter to shadow, never back, and why is stored; it alarms "
+        "again each time until the figures recover or another model is promoted."
     )
+    example = "--book paper:MINE"
+    exit_status = {**USUAL, 0: "done, alarm or not", 2: "bad input"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose model (default: %(default)s)")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
         book = options["book"]
-        check_json_file(options["json"])
         check = check_drift(book, timezone.now())
         console = Console(file=cast(IO[str], self.stdout), highlight=False)
         if check:

@@ -3,22 +3,23 @@
 from argparse import ArgumentParser
 from typing import IO, Any, cast
 
-from django.core.management.base import BaseCommand
-
 from ml.gate import Evidence, in_one_sentence
 from ml.management.model_options import add_model_options, find_model
 from ml.predictor import ModelUnusable
 from ml.tables import show_figures
 from ml.unseen import NothingUnseen, evaluate_unseen
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, new_york_date
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Score closed trades of sessions that a stored model has not seen, and show the figures beside geometry and "
-        "the majority class. Sessions it was fitted on are refused. Example: manage.py evaluate_model 20240216-1"
+        "Score closed trades of sessions that a stored model has not seen, and show the figures beside geometry "
+        "and the majority class. Sessions it was fitted on are refused."
     )
+    example = "20240216-1 --from 2024-03-01"
+    exit_status = {**USUAL, 2: "no such model, or no session that it has not seen"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_model_options(parser)
@@ -32,12 +33,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--to", dest="last", type=new_york_date, metavar="D", help="last session (default: the newest)"
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
-        check_json_file(options["json"])
         model = find_model(options["book"], options["version"])
         try:
             judged = evaluate_unseen(model, options["first"], options["last"])

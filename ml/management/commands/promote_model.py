@@ -4,12 +4,12 @@ from argparse import ArgumentParser
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from ml.management.model_options import add_model_options, find_model, standing
 from ml.registry import PromotionRefused, promote
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
 
 
@@ -18,11 +18,13 @@ def end_of(day: date) -> datetime:
     return timezone.make_aware(datetime.combine(day + timedelta(days=1), time()))
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Make a candidate the model that serves a book; the one that served before is archived. A running trader hears "
-        "of it within seconds. Example: manage.py promote_model 20240216-1 --who ada --why 'beats geometry'"
+        "Make a candidate the model that serves a book; the one that served before is archived. A running trader "
+        "hears of it within seconds."
     )
+    example = "20240216-1 --who ada --why 'beats geometry'"
+    exit_status = {**USUAL, 2: "bad input, or the promotion is refused"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_model_options(parser)
@@ -44,10 +46,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--until", type=new_york_date, metavar="D", help="with --override: the last day of it, New York date"
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        check_json_file(options["json"])
         if options["override"] != (options["until"] is not None):
             raise bad_input("--override and --until D belong together: an override ends on a named day.")
         model = find_model(options["book"], options["version"])

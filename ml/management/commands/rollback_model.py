@@ -4,19 +4,21 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from ml.management.model_options import standing
 from ml.registry import PromotionRefused, rollback
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Withdraw the model that serves a book; the one that it had replaced serves again. A running trader hears of "
-        "it within seconds. Example: manage.py rollback_model --book paper:MINE --who ada --why 'it skips winners'"
+        "Withdraw the model that serves a book; the one that it had replaced serves again. A running trader hears "
+        "of it within seconds."
     )
+    example = "--book paper:MINE --who ada --why 'it skips winners'"
+    exit_status = {**USUAL, 2: "bad input, or there is nothing to go back to"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -24,10 +26,8 @@ class Command(BaseCommand):
         )
         parser.add_argument("--who", required=True, help="your name, stored with the model that is withdrawn")
         parser.add_argument("--why", required=True, help="the reason, stored with it")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        check_json_file(options["json"])
         try:
             done = rollback(options["book"], options["who"], options["why"])
         except PromotionRefused as refused:

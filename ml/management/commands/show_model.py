@@ -4,14 +4,15 @@ from argparse import ArgumentParser
 from importlib.metadata import version
 from typing import IO, Any, cast
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from ml.management.model_options import add_model_options, find_model, show_standing, standing
 from ml.model_trainer import CannotRetrain, ModelTrainer
 from ml.models import MLModel
 from ml.predictor import ModelUnusable, Predictor
 from ml.tables import show_figures
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 
 FIGURES = ("seed", "n_train", "n_validation", "n_test", "feature_set", "data_hash", "artifact_sha256")
 DOCUMENTS = ("metrics", "folds", "importance", "manifest")
@@ -39,23 +40,27 @@ def retraining_problem(model: MLModel) -> str:
     return "trained again it is another model; other libraries since: " + (", ".join(changed) or "none")
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
         "Show a stored model: its figures beside their baselines, both verdicts with their reasons, and where it "
         "serves. --verify checks hash, signature and feature set, trains the model again from its manifest and "
-        "compares byte by byte. Example: manage.py show_model 20240216-1 --verify. Exit status: 0 shown, and what was "
-        "verified is as it should be; 1 a difference; 2 bad input."
+        "compares byte by byte."
     )
+    example = "20240216-1 --verify"
+    exit_status = {
+        **USUAL,
+        0: "shown, and what was verified is as it should be",
+        1: "a difference",
+        2: "no such model",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_model_options(parser)
         parser.add_argument("--verify", action="store_true", help="prove that the stored model is what it says")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from rich.console import Console
 
-        check_json_file(options["json"])
         model = find_model(options["book"], options["version"])
         screen = Console(file=cast(IO[str], self.stdout), highlight=False)
         show_figures(model.metrics, model.algorithm, screen)
@@ -64,7 +69,8 @@ class Command(BaseCommand):
         show_standing(model, screen)
         problems = {}
         if options["verify"]:
-            problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model)}
+            with screen.status("Training it again"):
+                problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model)}
             screen.print(
                 problems["artifact"] or "Hash, signature and feature set are right, and it scores.", soft_wrap=True
             )

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from ml.model_trainer import ModelTrainer, TrainingResult
 from ml.models import MLModel
@@ -14,7 +14,8 @@ from ml.tables import show_figures, show_verdicts
 from ml.training_rows import nothing_new
 from ml.words import VERDICTS, Algorithm, Label
 from positions import live_settings
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name, seed
 
 if TYPE_CHECKING:
@@ -72,11 +73,17 @@ def add_training_options(parser: ArgumentParser) -> None:
         help="net: how trades ended as executed, after costs; plan: how their stop, target or the close would have "
         "ended them (default: %(default)s)",
     )
-    add_json_option(parser)
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = "Train a WIN/LOSS model on a book's closed trades, walk forward, and say what it is worth out of sample."
+    example = "--book paper:MINE --label plan"
+    exit_status = {
+        **USUAL,
+        0: "done, whatever the gate says",
+        1: "the promotion by AUTO_PROMOTE failed",
+        2: "bad input",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_training_options(parser)
@@ -94,7 +101,6 @@ class Command(BaseCommand):
 
         book, label = options["book"], Label(options["label"])
         algorithm = Algorithm(options["algorithm"]) if options["algorithm"] else None
-        check_json_file(options["json"])
         screen = Console(file=cast(IO[str], self.stdout), highlight=False)
         idle = nothing_new(book, label) if options["if_due"] else ""
         result = None if idle else self._train(ModelTrainer(book, options["seed"], label), algorithm)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any, cast
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 
 from ml.learners import XGBOOST
@@ -17,7 +17,8 @@ from ml.tables import tuning_table
 from ml.tuning import TRIALS, Search, Storage, StorageFailed, Tuned, WorkerFailed, searches, tune
 from ml.words import Label
 from positions.leases import LeaseTaken, held, renew
-from tradingsite.kit.json_file import check_json_file, write_json
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import NO_DATABASE, bad_input
 
 #: How long a trial may take before another process may go on with the search.
@@ -31,12 +32,19 @@ def trials(text: str) -> int:
     return int(text)
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
         "Choose the model's parameters (Optuna's TPE, pruned), then train and judge it as train_model does. Each "
-        "walk-forward window has a search of its own, which sees only the window's training part. "
-        "An interrupted search goes on where it was. Example: manage.py tune_model --trials 50 --workers 2"
+        "walk-forward window has a search of its own, which sees only the window's training part. An interrupted "
+        "search goes on where it was."
     )
+    example = "--trials 50 --workers 2"
+    exit_status = {
+        0: "done, whatever the gate says",
+        1: "tuning stopped; what was tried is kept",
+        2: "bad input, or another search is at it",
+        3: "the database failed; what was tried is kept",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_training_options(parser)
@@ -55,7 +63,6 @@ class Command(BaseCommand):
         from rich.console import Console
 
         book, seed, label = options["book"], options["seed"], Label(options["label"])
-        check_json_file(options["json"])
         data = ModelTrainer(book, seed, label).load_training_data()
         try:
             jobs = searches(data, f"{book}, {label}, {data.data_hash}", seed, options["trials"])

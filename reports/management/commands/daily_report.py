@@ -1,19 +1,23 @@
 """manage.py daily_report: one session of a book as a page, Markdown or JSON."""
 
+import json
 import webbrowser
 from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from ml.performance_tracker import PerformanceTracker
 from reports.daily import build_report, render_json, render_markdown, write_missing, write_report
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = "Report on one session of a book: every figure with its n and interval, beside the whole book so far."
+    example = "--session 2026-11-20 --format md"
+    exit_status = {**USUAL, 2: "bad input, or a book without signals"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -38,11 +42,16 @@ class Command(BaseCommand):
             if options["missing"] or options["open"]:
                 raise bad_input("--missing and --open go with --format html")
             report = build_report(book, options["session"] or last)
-            self.stdout.write(render_json(report) if options["format"] == "json" else render_markdown(report))
+            as_json = render_json(report)
+            self.stdout.write(as_json if options["format"] == "json" else render_markdown(report))
+            if options["json"]:
+                write_json(options["json"], {"book": book, "pages": [], "report": json.loads(as_json)})
             return
         paths = write_missing(book) if options["missing"] else [write_report(book, options["session"] or last)]
         for path in paths:
             self.stdout.write(str(path))
+        if options["json"]:
+            write_json(options["json"], {"book": book, "pages": [str(path) for path in paths], "report": None})
         if not paths:
             self.stderr.write(f"book {book}: every session has its report")
         elif options["open"]:

@@ -4,13 +4,14 @@ import asyncio
 import signal
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from django.core.management.base import BaseCommand
 
 from positions.broker.standin.faults import Armed
 from tradingsite.bars_options import add_date_options, add_file_options, file_feed
 from tradingsite.console import console
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, number_of_sessions, seed
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def fault(text: str) -> Armed:
         raise ArgumentTypeError(str(error)) from error
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Serve a simulated Alpaca: trading and data API over HTTP, trade updates and bars over WebSocket, for the real "
-        "alpaca-py to talk to. The market is invented, or replays your bars; the clock runs, or stands still until it "
-        "is told to move (--lockstep). What can be set and what can go wrong: docs/alpaca_server.md. "
-        "Example: manage.py alpaca_server --speed 60 --rule release_delay=3 --fault '504_after@POST /v2/orders'. "
-        "Exit status: 0 ended by SIGTERM, 2 bad input, 130 interrupted."
+        "Serve a simulated Alpaca: trading and data API over HTTP, trade updates and bars over WebSocket, for the "
+        "real alpaca-py to talk to. The market is invented, or replays your bars; the clock runs, or stands still "
+        "until it is told to move (--lockstep). What can be set and what can go wrong: docs/alpaca_server.md."
     )
+    example = "--speed 60 --rule release_delay=3 --fault '504_after@POST /v2/orders'"
+    exit_status = {0: "ended by SIGTERM", 2: "bad input, or a port that is taken"}
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -89,7 +90,7 @@ class Command(BaseCommand):
         server = AlpacaServer(_feed(options), rules, pace, options["seed"])
         for armed in options["fault"]:
             server.arm(armed)
-        asyncio.run(_serve(server, options["port"]))
+        asyncio.run(_serve(server, options["port"], options["json"]))
 
 
 def _feed(options: dict[str, Any]) -> "Callable[[], ReplayFeed]":
@@ -102,19 +103,21 @@ def _feed(options: dict[str, Any]) -> "Callable[[], ReplayFeed]":
     return lambda: feed
 
 
-async def _serve(server: "AlpacaServer", wanted: int) -> None:
+async def _serve(server: "AlpacaServer", wanted: int, told_in: Path | None) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     try:
         taken = await server.start(HOST, wanted)
     except OSError as error:
         raise bad_input(f"Port {wanted} cannot be served: {error.strerror}; give another --port.") from error
+    http, ws = f"http://{HOST}:{taken}", f"ws://{HOST}:{taken}"
+    where = {"origin": http, "trade_updates": f"{ws}/stream", "bars": f"{ws}/v2/iex", "control": f"{http}/control"}
     screen = console()
-    screen.print(f"[bold]This Alpaca is simulated[/bold]: http://{HOST}:{taken}", soft_wrap=True)
-    screen.print(
-        f"Trade updates ws://{HOST}:{taken}/stream, bars ws://{HOST}:{taken}/v2/iex, control http://{HOST}:{taken}/control",
-        soft_wrap=True,
-    )
+    screen.print(f"[bold]This Alpaca is simulated[/bold]: {http}", soft_wrap=True)
+    for what in ("trade_updates", "bars", "control"):
+        screen.print(f"{what.replace('_', ' ')}: {where[what]}", soft_wrap=True)
+    if told_in:
+        write_json(told_in, where)
     screen.print(f"Market time: {server.venue.now:%Y-%m-%d %H:%M:%S} UTC. Ctrl-C ends it.")
     try:
         await ended.wait()

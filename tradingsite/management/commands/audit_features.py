@@ -5,44 +5,52 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from tradingsite.bars_options import add_file_options
-from tradingsite.console import console
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.console import console, progress
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Compute the features of a session's signals again from the stored bars, by the code that trades, and compare "
-        "them with what was stored when the signals were given: equal, different, or right then and other since the "
-        "bars were corrected. Example: manage.py audit_features --session 2026-11-20 --book paper:MINE. "
-        "Exit status: 0 all equal, 1 a difference above 1e-9 (named with its signal), 2 nothing to compare, bad input."
+        "Compute the features of a session's signals again from the stored bars, by the code that trades, and "
+        "compare them with what was stored when the signals were given: equal, different, or right then and other "
+        "since the bars were corrected."
     )
+    example = "--session 2026-11-20 --book paper:MINE"
+    exit_status = {
+        **USUAL,
+        0: "all equal",
+        1: "a difference above 1e-9, named with its signal",
+        2: "bad input, or nothing to compare",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--session", type=new_york_date, required=True, metavar="D", help="New York date")
         parser.add_argument("--book", type=book_name, default=settings.BOOK, help=f"default {settings.BOOK}")
         add_file_options(parser, without_bars="those that fetch_bars or trading stored")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from ml.models import TradeFeatures
         from positions.market.feeds.file import BadBars, FileFeed
         from tradingsite.audit import NothingToAudit, audit
 
-        check_json_file(options["json"])
         book, day = options["book"], options["session"]
         stored = TradeFeatures.objects.filter(book=book, session=day).first()
         if stored is None:
             raise bad_input(f"book {book} has no features of {day}")
         bars = options["bars"] or settings.VAR_DIR / "bars" / stored.feed
+        if not bars.exists():
+            raise bad_input(f"There are no stored bars in {bars}; give --bars, or download them with fetch_bars.")
         files = {name: options[name] for name in ("market", "vix", "symbols", "skip_bad_rows")}
         try:
             first_seen = FileFeed(bars, last=day, **files)
             revised = FileFeed(bars, last=day, revised=True, **files) if bars.is_dir() else None
-            result = audit(book, day, settings.STRATEGY, first_seen, revised)
+            with progress("Reading sessions", first_seen.session_count * (1 if revised is None else 2)) as advance:
+                result = audit(book, day, settings.STRATEGY, first_seen, revised, advance)
         except (BadBars, NothingToAudit) as error:
             raise bad_input(str(error)) from error
         screen = console()

@@ -1,37 +1,37 @@
 """Say in plain words whether the account at Alpaca is fit to be traded."""
 
-from argparse import ArgumentParser
 from itertools import chain
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, trading_access
 from tradingsite.console import console
 from tradingsite.fitness import State, account_findings, feed_findings, refuse_failed, show
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Check the account at Alpaca that the BOOK setting stands for: paper or live, keys, account, clock, guard, "
-        "market data. To try the guard against flipped positions it sends an order that Alpaca must refuse, at a price "
-        "that nobody pays. Example: manage.py check_broker --json broker.json. Exit status: 0 fit to trade, perhaps "
-        "with warnings; 1 not fit, or Alpaca cannot be reached; 2 keys or settings are wrong."
+        "Check the account at Alpaca that the BOOK setting stands for: paper or live, keys, account, clock, "
+        "guard, market data. To try the guard against flipped positions it sends an order that Alpaca must "
+        "refuse, at a price that nobody pays."
     )
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        add_json_option(parser)
+    example = "--json broker.json"
+    exit_status = {
+        0: "fit to trade, perhaps with warnings",
+        1: "not fit, or Alpaca cannot be reached",
+        2: "keys or settings are wrong",
+    }
 
     def handle(self, *args: Any, **options: Any) -> None:
         from positions.clock import SystemClock
 
-        check_json_file(options["json"])
         access = trading_access(settings.BOOK)
         clock = SystemClock()
         screen = console()
-        screen.print(LIVE_WARNING if access.live else "Paper account: orders are not real.")
+        screen.print(LIVE_WARNING if access.live else "Paper account: orders are not real.", soft_wrap=True)
         findings = []
         for finding in chain(account_findings(alpaca_broker(access, clock)), feed_findings(clock)):
             findings.append(finding)

@@ -4,38 +4,43 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from tradingsite.bars_options import add_bars_options, open_feed
 from tradingsite.console import console, progress
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, seed
 
 LEAST_POINTS = 50
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Alter, cut off and shuffle all that comes after a moment (bars, market file, VIX from the session's day on, "
-        "and with them the outcomes), run the session again and compare every feature of every signal before it, byte "
-        "by byte. Planted leaks prove that the check can see; no model passes its gate unless this found its features "
-        "clean. Example: manage.py check_leakage --bars bars.parquet. "
-        "Exit status: 0 no leak, 1 a leak (named with its signal) or a planted leak missed, 2 bad input."
+        "Alter, cut off and shuffle all that comes after a moment (bars, market file, VIX from the session's day "
+        "on, and with them the outcomes), run the session again and compare every feature of every signal before "
+        "it, byte by byte. Planted leaks prove that the check can see; no model passes its gate unless this found "
+        "its features clean."
     )
+    example = "--bars bars.parquet"
+    exit_status = {
+        **USUAL,
+        0: "no leak",
+        1: "a leak, named with its signal, or a planted leak that was missed",
+        2: "bad input",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_bars_options(parser)
         parser.add_argument("--points", type=int, default=60, help=f"moments, at least {LEAST_POINTS} (default 60)")
         parser.add_argument("--seed", type=seed, default=0, help="of the moments and alterations (default 0)")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from ml.features import FEATURE_SET
         from ml.models import LeakageCheck
         from tradingsite import leakage
 
-        check_json_file(options["json"])
         if options["points"] < LEAST_POINTS:
             raise bad_input(f"--points {options['points']}: at least {LEAST_POINTS} are needed.")
         screen = console()
@@ -54,9 +59,11 @@ class Command(BaseCommand):
                 soft_wrap=True,
             )
         for name, times in report.caught.items():
-            screen.print(f"planted leak: {name}: " + (f"caught at {times} moments" if times else "MISSED"))
+            screen.print(
+                f"planted leak: {name}: " + (f"caught at {times} moments" if times else "MISSED"), soft_wrap=True
+            )
         for name in report.not_planted:
-            screen.print(f"planted leak: {name}: not possible on these files")
+            screen.print(f"planted leak: {name}: not possible on these files", soft_wrap=True)
         LeakageCheck.objects.create(
             feature_set=FEATURE_SET,
             checked_at=timezone.now(),

@@ -4,11 +4,12 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from tradingsite.bars_options import add_bars_options, open_feed
 from tradingsite.console import console, progress
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
 
 if TYPE_CHECKING:
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from tradingsite.exit_comparison import Compared
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Replay bars under the exit settings in force, with no rule, with each rule alone and with other thresholds, "
-        "and compare trade by trade: each with what its own plan would have made, and with what it made under the "
-        "settings in force. Works in memory: no book is written or changed. "
-        "Example: manage.py compare_exits --bars bars.parquet --symbols symbols.csv. "
-        "Exit status: 0 done, whatever the figures say, 1 no figure can be trusted, 2 bad input, "
-        "3 database not reachable."
+        "Replay bars under the exit settings in force, with no rule, with each rule alone and with other "
+        "thresholds, and compare trade by trade: each with what its own plan would have made, and with what it "
+        "made under the settings in force. Works in memory: no book is written or changed."
     )
+    example = "--bars bars.parquet --symbols symbols.csv"
+    exit_status = {
+        **USUAL,
+        0: "done, whatever the figures say",
+        1: "no figure can be trusted",
+        2: "bad input",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_bars_options(parser)
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from ml.impact import CAUTION
@@ -39,7 +43,6 @@ class Command(BaseCommand):
         from reports.figures import plural
         from tradingsite.exit_comparison import compare, variants
 
-        check_json_file(options["json"])
         screen = console()
         feed, choices = open_feed(options)
         wanted = variants(choices.exits)

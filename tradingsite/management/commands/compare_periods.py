@@ -5,26 +5,23 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from tradingsite.console import console
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
 
 
-class Command(BaseCommand):
-    help = (
-        "Set a book's sessions from a date on, such as that of a changed setting, beside those before it. "
-        "Example: manage.py compare_periods --switch 2025-06-02. "
-        "Exit status: 0 done, whatever the figures say, 2 bad input, 3 database not reachable."
-    )
+class Command(SiteCommand):
+    help = "Set a book's sessions from a date on, such as that of a changed setting, beside those before it."
+    example = "--switch 2025-06-02"
+    exit_status = {**USUAL, 0: "done, whatever the figures say", 2: "bad input"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--switch", type=new_york_date, required=True, metavar="D", help="first session after it")
         parser.add_argument(
             "--book", type=book_name, default=settings.BOOK, help="which trades to look at (default: %(default)s)"
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from ml.performance_tracker import PerformanceTracker, Sample
@@ -33,7 +30,6 @@ class Command(BaseCommand):
         from reports.impact import around
         from reports.periods import CAUTION, changes
 
-        check_json_file(options["json"])
         book, switch = options["book"], options["switch"]
         history = PerformanceTracker(book).read()
         before = Sample(record for day, record in history.items() if day < switch)

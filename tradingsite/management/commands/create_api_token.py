@@ -5,20 +5,22 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Group, User
-from django.core.management.base import BaseCommand
 
 from tradingsite.groups import OPERATOR, VIEWER
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
 
 LONGEST_DAYS = 3650
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Make an API token for a user; it is shown once. --group puts the user into a group: a viewer reads, an "
-        "operator also halts, closes and sends signals. "
-        "Example: python manage.py create_api_token ada --days 30 --group viewer"
+        "Make an API token for a user. It is printed once and nowhere else, not in the file of --json either. --group "
+        "puts the user into a group: a viewer reads, an operator also halts, closes and sends signals."
     )
+    example = "ada --days 30 --group viewer"
+    exit_status = {**USUAL, 2: "no such user, or days that are none"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("user", help="user name; the token may do what the user may")
@@ -42,3 +44,8 @@ class Command(BaseCommand):
             self.stderr.write(f"{user} may not view any table yet: use --group, or give view permissions in the admin.")
         self.stderr.write(f"Valid until {row.expiry:%Y-%m-%d}. Send it as the header: Authorization: Token <token>")
         self.stdout.write(token)
+        if options["json"]:
+            write_json(
+                options["json"],
+                {"user": user.get_username(), "token_key": row.token_key, "expires": row.expiry.isoformat()},
+            )

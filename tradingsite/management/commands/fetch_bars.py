@@ -6,11 +6,12 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from tradingsite.broker import FEEDS, data_access
 from tradingsite.console import console, progress
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, new_york_date
 
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ def symbol_list(text: str) -> list[str]:
     return symbols
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Download bars of regular sessions from Alpaca into VAR_DIR/bars/<feed>, one file a session. Sessions that are "
-        "there already are skipped, so an interrupted download goes on where it was. Example: "
-        "manage.py fetch_bars --symbols AAPL,MSFT,SPY --from 2025-05-01 --to 2025-05-30, then "
-        "manage.py replay --bars var/bars/iex. "
-        "Exit status: 0 done, 1 Alpaca cannot be reached or has no bars, 2 bad input, keys or subscription."
+        "Download bars of regular sessions from Alpaca into VAR_DIR/bars/<feed>, one file a session, from which "
+        "`replay --bars` runs. Sessions that are there already are skipped, so an interrupted download goes on "
+        "where it was."
     )
+    example = "--symbols AAPL,MSFT,SPY --from 2025-05-01 --to 2025-05-30"
+    exit_status = {
+        0: "done",
+        1: "Alpaca cannot be reached or has no bars",
+        2: "bad input, keys or subscription",
+        3: "the database cannot be reached (--watchlist)",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         whose = parser.add_mutually_exclusive_group(required=True)
@@ -45,7 +51,6 @@ class Command(BaseCommand):
         parser.add_argument("--to", dest="last", type=new_york_date, metavar="D", required=True, help="last session")
         parser.add_argument("--feed", choices=FEEDS, help="default: the ALPACA_FEED setting, else iex")
         parser.add_argument("--timeframe", type=int, choices=[1, 5], default=1, help="minutes a bar (default 1)")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from positions.clock import SystemClock
@@ -54,7 +59,6 @@ class Command(BaseCommand):
         from positions.market.feeds.fetching import fetch
         from positions.market.feeds.reading import BadBars
 
-        check_json_file(options["json"])
         access = data_access(options["feed"] or "")
         symbols = options["symbols"] or _watchlist()
         clock, length = SystemClock(), timedelta(minutes=options["timeframe"])

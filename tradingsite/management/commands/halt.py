@@ -1,25 +1,28 @@
 """The kill switch: no entry until `resume`."""
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from datetime import UTC, datetime
 from getpass import getuser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from positions.halting import Halt, halt
 from tradingsite.console import console
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Block entries of a book from the next tick on, until `resume`, over restarts and without a database. Exits, "
-        "stops and breakeven go on. With --flatten every open trade that the rules watch is closed too, as soon as "
-        "the market is open. Example: manage.py halt --flatten --reason 'news'. "
-        "Exit status: 0 done, 2 bad input or VAR_DIR cannot be written."
+        "Block entries of a book from the next tick on, until `resume`, over restarts and without a database. "
+        "Exits, stops and breakeven go on. With --flatten every open trade that the rules watch is closed too, as "
+        "soon as the market is open."
     )
+    example = "--flatten --reason news"
+    exit_status = {0: "done", 2: "bad input, or VAR_DIR cannot be written"}
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -29,6 +32,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
-        halt(book, Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"]))
+        told = Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"])
+        halt(book, told)
         closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
         console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
+        if options["json"]:
+            write_json(options["json"], {"book": book, **asdict(told), "at": told.at.isoformat()})

@@ -7,23 +7,23 @@ from itertools import chain, count
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
 
 from tradingsite.console import console
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import number_of_sessions, seed
 
 BOOK = "simulated"
 ADDRESS = "127.0.0.1:8000"
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Migrate, create an admin user, trade 30 sessions of a simulated market through the code that trades live, "
-        f"train and judge a model, write the daily report, serve the admin on {ADDRESS}. "
-        "Example: manage.py quickstart --sessions 10 --no-serve. "
-        "Exit status: 0 done, 1 `trade` failed (--over-http), 2 bad input, 3 database not reachable."
+        "Migrate, create an admin user, trade 30 sessions of a simulated market through the code that trades "
+        f"live, train and judge a model, write the daily report, serve the admin on {ADDRESS}."
     )
+    example = "--sessions 10 --no-serve"
+    exit_status = {**USUAL, 1: "`trade` failed (--over-http)", 2: "bad input"}
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,10 +35,8 @@ class Command(BaseCommand):
             action="store_true",
             help="instead, trade one short session at a simulated Alpaca in another process, four minutes",
         )
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        check_json_file(options["json"])
         started = time.perf_counter()
         screen = console()
         call_command("migrate", verbosity=0)
@@ -47,7 +45,9 @@ class Command(BaseCommand):
         summary = (self._over_http if options["over_http"] else self._replay)(screen, started, options)
         if options["json"]:
             write_json(options["json"], summary)
-        screen.print("All of this was a simulated market: it shows that the machine works, not that it earns.")
+        screen.print(
+            "All of this was a simulated market: it shows that the machine works, not that it earns.", soft_wrap=True
+        )
         if not options["no_serve"]:
             screen.print(f"Admin: http://{ADDRESS}/admin/ (Ctrl-C ends it)")
             call_command("runserver", ADDRESS, use_reloader=False)
@@ -88,7 +88,7 @@ class Command(BaseCommand):
         users = get_user_model()._default_manager
         existing = users.filter(is_superuser=True, is_active=True).order_by("pk").first()
         if existing is not None:
-            screen.print(f"Admin user: {existing.get_username()} (exists already, password unchanged)")
+            screen.print(f"Admin user: {existing.get_username()} (exists already, password unchanged)", soft_wrap=True)
             return
         taken = set(users.filter(username__startswith="admin").values_list("username", flat=True))
         name = next(name for name in chain(["admin"], (f"admin{n}" for n in count(2))) if name not in taken)

@@ -4,32 +4,29 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from tradingsite.bars_options import add_bars_options, open_feed
 from tradingsite.console import console
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import USUAL, SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import seed
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Replay 1- or 5-minute bars (CSV or Parquet: symbol, timestamp, open, high, low, close, volume) through the "
-        "code that trades live, into a book of its own. Running the same replay again replaces its book. Example: "
-        "manage.py replay --bars bars.parquet --symbols symbols.csv --train. "
-        "Exit status: 0 done, 2 bad input, 3 database not reachable."
+        "Replay 1- or 5-minute bars (CSV or Parquet: symbol, timestamp, open, high, low, close, volume) through "
+        "the code that trades live, into a book of its own. Running the same replay again replaces its book."
     )
+    example = "--bars bars.parquet --symbols symbols.csv --train"
+    exit_status = {**USUAL, 2: "bad input"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_bars_options(parser)
         parser.add_argument("--train", action="store_true", help="train a model and score its test sessions")
         parser.add_argument("--seed", type=seed, default=7, help="of the training (default 7)")
-        add_json_option(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         from tradingsite.whole_run import run_whole
 
-        check_json_file(options["json"])
         screen = console()
         started = time.perf_counter()
         feed, choices = open_feed(options)

@@ -4,18 +4,17 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from positions.halting import resume
 from tradingsite.console import console
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
 
 
-class Command(BaseCommand):
-    help = (
-        "Allow entries of a book again after `halt`. Example: manage.py resume. "
-        "Exit status: 0 done, 2 bad input or VAR_DIR cannot be written."
-    )
+class Command(SiteCommand):
+    help = "Allow entries of a book again after `halt`."
+    exit_status = {0: "done", 2: "bad input, or VAR_DIR cannot be written"}
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -23,5 +22,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
-        told = "are allowed again" if resume(book) else "were not blocked"
+        was_halted = resume(book)
+        told = "are allowed again" if was_halted else "were not blocked"
         console().print(f"Entries of {book} {told}.", soft_wrap=True)
+        if options["json"]:
+            write_json(options["json"], {"book": book, "was_halted": was_halted})

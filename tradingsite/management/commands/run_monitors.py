@@ -4,10 +4,10 @@ from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from positions.books import is_at_alpaca
 from tradingsite.console import console
+from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.options import bad_input
 
 
@@ -17,13 +17,18 @@ def ticks(text: str) -> int:
     return int(text)
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
         "Watch the open trades of the BOOK setting (paper:<account>, or live:<account>): exits every 10 seconds, "
-        "breakeven every 30, no entries. Where `trade` or another one is at it, it says so and ends. Example: "
-        "manage.py run_monitors --max-ticks 9. Exit status: 0 ended, or another process watches; 1 the account is not "
-        "fit, or the process cannot go on; 2 keys or settings are wrong; 3 database not reachable; 130 interrupted."
+        "breakeven every 30, no entries. Where `trade` or another one is at it, it says so and ends."
     )
+    example = "--max-ticks 9"
+    exit_status = {
+        **USUAL,
+        0: "ended, or another process watches",
+        1: "the account is not fit, or the process cannot go on",
+        2: "keys or settings are wrong",
+    }
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         length = parser.add_mutually_exclusive_group()
@@ -32,16 +37,17 @@ class Command(BaseCommand):
         parser.add_argument("--only", choices=["exits", "breakeven"], help="one of the two monitors")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from tradingsite.trading import run
+        from tradingsite.trading import result_written, run
 
         if not is_at_alpaca(settings.BOOK):
             raise bad_input(f"BOOK={settings.BOOK} is no account at Alpaca; set BOOK=paper:<account>.")
-        run(
-            console(),
-            settings.BOOK,
-            strategy="positions.strategy.OnlyWatching",
-            waits=False,
-            exits=options["only"] != "breakeven",
-            breakeven=options["only"] != "exits",
-            ticks=1 if options["once"] else options["max_ticks"],
-        )
+        with result_written(options["json"], settings.BOOK):
+            run(
+                console(),
+                settings.BOOK,
+                strategy="positions.strategy.OnlyWatching",
+                waits=False,
+                exits=options["only"] != "breakeven",
+                breakeven=options["only"] != "exits",
+                ticks=1 if options["once"] else options["max_ticks"],
+            )

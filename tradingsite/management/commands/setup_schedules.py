@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from tradingsite.console import console
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +23,24 @@ JOBS = {
     "daily report": Job("tradingsite.schedules.daily_report", "15 16 * * 1-5"),
     "drift check": Job("tradingsite.schedules.check_drift", "30 16 * * 1-5"),
     "nightly training": Job("tradingsite.schedules.train", "0 18 * * 1-5"),
-    # Only failures are kept: a success a minute would push the other jobs' results out of the table.
+    # Of these only failures are kept: a success a minute would push the other jobs' results out of the table.
+    "notifications": Job("tradingsite.schedules.notify", "* * * * *", "q_options={'save': False}"),
     "monitors": Job("tradingsite.schedules.monitors", "* * * * *", "q_options={'save': False}"),
 }
 
 
-class Command(BaseCommand):
+class Command(SiteCommand):
     help = (
-        "Schedule the daily report, the drift check, nightly training and the monitors (New York time). Run `qcluster` "
-        "to have them done. Example: python manage.py setup_schedules"
+        "Schedule the daily report, the drift check, nightly training, notifications and the monitors (New York "
+        "time); again, it changes nothing twice. Run `qcluster` to have them done."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         from django_q.models import Schedule
         from rich.table import Table
 
-        table = Table("name", "cron (New York)", "next run", "function")
+        table = Table("name", "cron (New York)", "next run (New York)")
+        scheduled = []
         for name, job in JOBS.items():
             row = Schedule(schedule_type=Schedule.CRON, next_run=timezone.now(), **asdict(job))
             job_row, _ = Schedule.objects.update_or_create(
@@ -50,5 +53,8 @@ class Command(BaseCommand):
                 },
             )
             next_run = timezone.localtime(job_row.next_run)
-            table.add_row(name, job.cron, f"{next_run:%a %Y-%m-%d %H:%M}", job.func)
+            table.add_row(name, job.cron, f"{next_run:%a %Y-%m-%d %H:%M}")
+            scheduled.append({"name": name, "cron": job.cron, "next_run": next_run.isoformat(), "function": job.func})
         console().print(table)
+        if options["json"]:
+            write_json(options["json"], {"schedules": scheduled})

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
 from tradingsite.console import console, progress
-from tradingsite.kit.json_file import add_json_option, check_json_file, write_json
+from tradingsite.kit.command import SiteCommand
+from tradingsite.kit.json_file import write_json
 
 AT_ONCE = 2  # more would measure each other on a small machine
 SECONDS_ALLOWED = 120
@@ -93,18 +93,15 @@ def markdown(found: Sequence[Found]) -> str:
     return "\n".join(["| package | version |", "|---|---|", *rows])
 
 
-class Command(BaseCommand):
-    help = (
-        "Import every package of requirements.txt in a process of its own and print versions and import times. "
-        "Exit status 1 if one fails. Example: python manage.py versions --json versions.json"
-    )
+class Command(SiteCommand):
+    help = "Import every package of requirements.txt in a process of its own and print versions and import times."
+    example = "--json versions.json"
+    exit_status = {0: "all can be imported", 1: "one cannot", 2: "bad input"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_json_option(parser)
         parser.add_argument("--markdown", action="store_true", help="print the table of the README instead")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        check_json_file(options["json"])
         names, packages = required(settings.BASE_DIR / "requirements.txt"), metadata.packages_distributions()
         with ThreadPoolExecutor(AT_ONCE) as pool, progress("Importing", len(names)) as advance:
             found = []
