@@ -209,6 +209,10 @@ class Venue(Matching):
 
     def _replaced(self, old_id: str, new_id: str, was: Status) -> None:
         old, new = self.orders[old_id], self.orders[new_id]
+        if not new.is_open:  # all were canceled, or its day is over
+            if old.is_open:
+                self._change(old, "order_replace_rejected", status=was)
+            return
         if not old.is_open:
             self._finish(new, "rejected", status=Status.REJECTED, failed_at=self.now)
             return
@@ -235,7 +239,8 @@ class Venue(Matching):
     def cancel(self, order_id: str, mishap: Armed | None = None) -> None:
         """Ask for an order's end, and its group's. Raises Refused."""
         order = self.find(order_id)
-        if order.status is Status.PENDING_REPLACE:
+        replaced = self.orders[order.replaces] if order.replaces else order
+        if Status.PENDING_REPLACE in {order.status, replaced.status}:
             raise Refused(BAD_ORDER, "order is pending replacement and cannot be canceled")
         repeated = order.status in {Status.CANCELED, Status.PENDING_CANCEL}
         if repeated and self.rules.repeat_cancel == "accept":
