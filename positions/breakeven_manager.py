@@ -1,4 +1,4 @@
-"""Moves the stop of a trade that has earned its risk to breakeven, looked at every 30 seconds."""
+"""Moves the stop of a trade that is far enough ahead to breakeven, looked at every 30 seconds."""
 
 from decimal import Decimal
 
@@ -12,7 +12,7 @@ INTERVAL_SECONDS = 30
 
 
 class BreakevenStopManager(Monitor):
-    """At +1R the stop goes to entry plus round-trip costs, once a trade; a stop never loosens."""
+    """At `breakeven_at_r` the stop goes to entry plus round-trip costs, once a trade; a stop never loosens."""
 
     def monitor_for_breakeven(self) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""

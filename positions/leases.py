@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -32,11 +32,10 @@ def _is_dead(holder: str) -> bool:
     if host != socket.gethostname():
         return False
     try:
-        os.kill(int(process), 0)
+        with suppress(PermissionError):  # it lives, and is another user's
+            os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
     return False
 
 

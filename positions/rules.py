@@ -208,7 +208,7 @@ def nearest_rule(
 
 
 def breakeven_stop(position: PositionView, close: float, settings: ExitSettings) -> Decimal | None:
-    """Where the stop belongs once the trade has earned its risk: entry plus round-trip costs, None while it has not.
+    """Where the stop belongs once the trade is `breakeven_at_r` R ahead: entry plus round-trip costs, None before.
 
     On the tick, rounded so that the stop still pays the costs; never looser than the stop there is and never at or
     past the market.

@@ -50,7 +50,7 @@ class PlanDoubt(StrEnum):
 
 
 class ExitStatus(StrEnum):
-    """`superseded`: the stop filled first."""
+    """`superseded`: the stop filled first, or others closed the position."""
 
     PENDING = "pending"
     DONE = "done"

@@ -9,21 +9,21 @@ an account is refused with 406. What should go wrong is told to it: `replies` ar
 import asyncio
 import json
 import re
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgpack
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+
+from tests.positions.server_thread import ServerThread
 
 KEY, SECRET = "key", "secret"
 RECENT = timedelta(minutes=15)
@@ -55,7 +55,7 @@ def bar(start: datetime, close: float, volume: int = 100, **more: Any) -> dict[s
     }
 
 
-class AlpacaDataServer:
+class AlpacaDataServer(ServerThread):
     """Use as a context manager; every method may be called from the test's thread.
 
     `bars` is what REST knows, `now` what time it is there, `requests` the path and query of each call, `subscribed`
@@ -63,6 +63,7 @@ class AlpacaDataServer:
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__()
         self.now = now
         self.bars: dict[str, list[dict[str, Any]]] = {}
         self.replies: deque[Reply] = deque()
@@ -74,22 +75,6 @@ class AlpacaDataServer:
         self.recent_sip = False
         self.page_limit = LONGEST_PAGE
         self._streams: list[ServerConnection] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._run(self._serve())
-        self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     # What a test does to it
 
@@ -195,15 +180,13 @@ class AlpacaDataServer:
             stream.transport.abort()
             await stream.wait_closed()
 
-    async def _serve(self) -> Server:
-        return await serve(self._stream, "127.0.0.1", 0, process_request=self._rest)
+    async def _start(self) -> int:
+        self._server = await serve(self._stream, "127.0.0.1", 0, process_request=self._rest)
+        return self._server.sockets[0].getsockname()[1]
 
-    async def _close(self) -> None:
+    async def _stop(self) -> None:
         self._server.close()
         await self._server.wait_closed()
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=5)
 
 
 def _message(status: int, message: str) -> Response:

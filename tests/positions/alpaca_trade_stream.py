@@ -1,39 +1,22 @@
 """A stand-in of Alpaca's stream of trade updates at /stream on loopback; `connections` counts those that logged in."""
 
-import asyncio
 import json
-import threading
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.positions.alpaca_trading_server import KEY, SECRET
+from tests.positions.server_thread import ServerThread
 
 
-class AlpacaTradeStream:
+class AlpacaTradeStream(ServerThread):
     """Use as a context manager; every method may be called from the test's thread."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.connections = 0
         self._listening: list[ServerConnection] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._run(self._serve())
-        self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     @property
     def listeners(self) -> int:
@@ -78,15 +61,13 @@ class AlpacaTradeStream:
             connection.transport.abort()
             await connection.wait_closed()
 
-    async def _serve(self) -> Server:
-        return await serve(self._stream, "127.0.0.1", 0)
+    async def _start(self) -> int:
+        self._server = await serve(self._stream, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
 
-    async def _close(self) -> None:
+    async def _stop(self) -> None:
         self._server.close()
         await self._server.wait_closed()
-
-    def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=5)
 
 
 def _answer(stream: str, data: dict[str, Any]) -> str:

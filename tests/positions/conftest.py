@@ -1,10 +1,21 @@
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 if TYPE_CHECKING:
     from tests.positions.stand_in import StandIn
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What is logged tens of thousands of times is not written."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """The simulated Alpaca in a thread, on a market drawn by hand, and the real SDK that talks to it."""
 
-import asyncio
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import requests
@@ -20,6 +17,7 @@ from positions.market.bars import SessionBars, Universe
 from positions.market.calendar import sessions_between
 from positions.market.feeds import VixHistory
 from positions.words import Feed
+from tests.positions.server_thread import ServerThread
 
 DAYS = (date(2025, 5, 9), date(2025, 5, 14))  # Friday warms up, Monday is traded, Tuesday and Wednesday follow
 OPEN = datetime(2025, 5, 12, 13, 30, tzinfo=UTC)
@@ -56,31 +54,20 @@ class DrawnMarket:
             yield SessionBars(session, MINUTE, self.universe, values), session.open >= OPEN
 
 
-class StandIn:
+class StandIn(ServerThread):
     """A server on a free port; use as a context manager. `reset` gives each test a market and rules of its own."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        super().__init__()
         self._ko: Sequence[Prices | None] = ()
         self._others = 0
         self.server = AlpacaServer(lambda: DrawnMarket(self._ko, self._others), RULES)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.origin = f"http://127.0.0.1:{self._run(self.server.start('127.0.0.1', 0))}"
-        return self
+    async def _start(self) -> int:
+        return await self.server.start("127.0.0.1", 0)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._run(self.server.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+    async def _stop(self) -> None:
+        await self.server.stop()
 
     # What a test does to it
 

@@ -11,9 +11,7 @@ from itertools import chain, count
 from typing import Any
 
 import pytest
-import structlog
 
-from positions import execution, journaled_store
 from positions.broker.port import BrokerError, OrderKind, OrderRequest, OrderSide, PositionIntent
 from positions.execution import Cancel, Execution, Insert, Send, Step, Steps, Update
 from positions.models import OrderIntent, PositionExit
@@ -25,13 +23,7 @@ from tests.positions.fault_world import BY_OUTSIDERS, FAULTS, PRICE, Fault, Job,
 #: Makes a world of a job, faults by the number of a call, and the number of the call that a second monitor preempts.
 Make = Callable[[Job, dict[int, Fault], int | None], World]
 
-
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch):
-    """What is logged tens of thousands of times is not written."""
-    silent = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
-    monkeypatch.setattr(execution, "log", silent)
-    monkeypatch.setattr(journaled_store, "log", silent)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def real(job: Job, plan: dict[int, Fault], preempt_at: int | None) -> World:

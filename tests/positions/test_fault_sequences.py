@@ -1,12 +1,10 @@
 """Random sequences of faults, people, processes and time over the world of the enumeration: more than two at once."""
 
 import pytest
-import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from positions import execution, journaled_store
 from tests.positions.fault_world import Fault, Job, World
 
 #: An exit makes six attempts, and each of these may cost one.
@@ -50,9 +48,5 @@ class AnyFaultsAtAnyTime(RuleBasedStateMachine):
 AnyFaultsAtAnyTime.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
 
 
-class TestAnyFaultsAtAnyTime(AnyFaultsAtAnyTime.TestCase):
-    @pytest.fixture(autouse=True)
-    def _quiet(self, monkeypatch):
-        silent = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
-        monkeypatch.setattr(execution, "log", silent)
-        monkeypatch.setattr(journaled_store, "log", silent)
+@pytest.mark.usefixtures("quiet")
+class TestAnyFaultsAtAnyTime(AnyFaultsAtAnyTime.TestCase): ...

@@ -5,6 +5,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import OrderKind, OrderRequest, OrderSide, PositionIntent
 from positions.broker.standin.faults import Armed, Fault
-from positions.broker.standin.orders import Change, NewOrder, OrderType, TimeInForce
+from positions.broker.standin.orders import Change, NewOrder, OrderType, Status, TimeInForce
 from positions.broker.standin.rules import Refused, Rules, changed
 from positions.broker.standin.tape import Tape
 from positions.broker.standin.venue import Venue
@@ -72,6 +73,33 @@ def test_prices_stay_inside_their_bar_and_touch_its_ends(bars):
             assert (path[0], max(path[1:]), min(path[1:])) == (bar[0], bar[1], bar[2])
             assert np.isclose(end, bar[3], atol=1e-4)
             last = bar[3]
+
+
+def venue_replacing_a_stop() -> tuple[Venue, str, str]:
+    """With the ids of the old order and of the new."""
+    venue = venue_on([])
+    old = venue.submit(
+        NewOrder("KO", OrderSide.SELL, OrderType.STOP, Decimal(10), TimeInForce.GTC, "stop", stop_price=Decimal(95))
+    )
+    venue.advance(venue.now + MINUTE / 60)
+    return venue, old.id, venue.replace(old.id, Change(stop_price=Decimal(96))).id
+
+
+def test_a_replacement_is_cancelled_once_it_has_taken_the_place_of_the_old_order():
+    venue, old, new = venue_replacing_a_stop()
+    with pytest.raises(Refused, match="pending replacement"):
+        venue.cancel(new)
+    venue.advance(venue.now + MINUTE / 60)
+    venue.cancel(new)
+    venue.advance(venue.now + MINUTE / 60)
+    assert (venue.orders[old].status, venue.orders[new].status) == (Status.REPLACED, Status.CANCELED)
+
+
+def test_an_order_and_its_replacement_to_come_end_with_all_others():
+    venue, old, new = venue_replacing_a_stop()
+    venue.cancel_all()
+    venue.advance(venue.now + MINUTE / 60)
+    assert (venue.orders[old].status, venue.orders[new].status) == (Status.CANCELED, Status.CANCELED)
 
 
 class Trading(RuleBasedStateMachine):

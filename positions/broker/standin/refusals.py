@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from positions.broker.exchange import OPENING
 from positions.broker.port import OrderSide, PositionIntent
@@ -21,15 +20,13 @@ from positions.broker.standin.orders import (
     is_reached,
 )
 from positions.broker.standin.rules import BAD_ORDER, BAD_PARAMETER, FORBIDDEN, Refused
-
-if TYPE_CHECKING:
-    from positions.broker.standin.venue import Venue
+from positions.broker.standin.state import State
 
 LONGEST_CLIENT_ID = 128
 CENT = Decimal("0.01")
 
 
-def check_new(venue: "Venue", new: NewOrder) -> PositionIntent:
+def check_new(venue: State, new: NewOrder) -> PositionIntent:
     """Everything about a new order; returns what it does to the position."""
     check_form(new)
     if venue.rules.suspend_trade:
@@ -47,14 +44,14 @@ def check_new(venue: "Venue", new: NewOrder) -> PositionIntent:
     return intent
 
 
-def check_client_id(venue: "Venue", client_order_id: str) -> None:
+def check_client_id(venue: State, client_order_id: str) -> None:
     if len(client_order_id) > LONGEST_CLIENT_ID:
         raise Refused(BAD_PARAMETER, f"client_order_id must be no more than {LONGEST_CLIENT_ID} characters")
     if venue.knows(client_order_id):
         raise Refused(BAD_PARAMETER, "client_order_id must be unique")
 
 
-def check_change(venue: "Venue", old: VenueOrder, change: Change) -> None:
+def check_change(venue: State, old: VenueOrder, change: Change) -> None:
     """Everything about replacing an order."""
     check_client_id(venue, change.client_order_id)
     _check_replaceable(venue, old)
@@ -75,7 +72,7 @@ def check_change(venue: "Venue", old: VenueOrder, change: Change) -> None:
         _check_money(venue, more * (change.limit_price or old.limit or venue.ask(old.symbol)))
 
 
-def _check_replaceable(venue: "Venue", old: VenueOrder) -> None:
+def _check_replaceable(venue: State, old: VenueOrder) -> None:
     if old.status is Status.REPLACED:
         raise Refused(BAD_ORDER, "order already replaced")
     if not old.is_open:
@@ -96,7 +93,7 @@ def _check_quantity_change(old: VenueOrder, quantity: Decimal) -> None:
         raise Refused(BAD_ORDER, "qty must be > filled_qty")
 
 
-def _check_asset(venue: "Venue", new: NewOrder) -> None:
+def _check_asset(venue: State, new: NewOrder) -> None:
     if new.symbol not in venue.tape.row_of:
         raise Refused(BAD_ORDER, f'asset "{new.symbol}" not found')
     if new.quantity % 1 and new.symbol in venue.rules.not_fractionable:
@@ -117,7 +114,7 @@ def _check_intent(new: NewOrder, held: Decimal) -> PositionIntent:
     return inferred
 
 
-def _check_prices(venue: "Venue", new: NewOrder) -> None:
+def _check_prices(venue: State, new: NewOrder) -> None:
     stop, stop_limit = new.stop_loss or (None, None)
     for name, price in (
         ("limit_price", new.limit_price),
@@ -133,7 +130,7 @@ def _check_prices(venue: "Venue", new: NewOrder) -> None:
         _check_stop_leg(venue, new, stop)
 
 
-def _check_stop_side(venue: "Venue", symbol: str, side: OrderSide, stop: Decimal | None) -> None:
+def _check_stop_side(venue: State, symbol: str, side: OrderSide, stop: Decimal | None) -> None:
     """A stop that the market has passed already."""
     market = venue.price(symbol)
     if venue.rules.stop_through_market == "refuse" and stop is not None and is_reached(side, stop, market):
@@ -141,7 +138,7 @@ def _check_stop_side(venue: "Venue", symbol: str, side: OrderSide, stop: Decimal
         raise Refused(BAD_ORDER, f"stop price must be {beyond} than current price {market:f}")
 
 
-def _check_stop_leg(venue: "Venue", new: NewOrder, stop: Decimal) -> None:
+def _check_stop_leg(venue: State, new: NewOrder, stop: Decimal) -> None:
     is_exit = new.order_class is OrderClass.OCO
     selling = (new.side is OrderSide.SELL) is is_exit  # legs of an entry are on its other side
     profit = new.limit_price if is_exit else new.take_profit
@@ -155,7 +152,7 @@ def _check_stop_leg(venue: "Venue", new: NewOrder, stop: Decimal) -> None:
         raise Refused(BAD_ORDER, "stop_loss.stop_price must be >= base_price + 0.01", base_price=f"{base:f}")
 
 
-def _check_opening(venue: "Venue", new: NewOrder, intent: PositionIntent) -> None:
+def _check_opening(venue: State, new: NewOrder, intent: PositionIntent) -> None:
     others = [o for o in venue.open_orders(new.symbol) if not o.closes and o.side is not new.side]
     if intent is PositionIntent.SELL_TO_OPEN:
         if new.quantity % 1:
@@ -171,13 +168,13 @@ def _check_opening(venue: "Venue", new: NewOrder, intent: PositionIntent) -> Non
     _check_money(venue, new.quantity * (new.limit_price or new.stop_price or venue.ask(new.symbol)))
 
 
-def _check_money(venue: "Venue", cost: Decimal) -> None:
+def _check_money(venue: State, cost: Decimal) -> None:
     if cost > venue.buying_power:
         more = {"buying_power": f"{venue.buying_power:f}", "cost_basis": f"{cost:f}"}
         raise Refused(FORBIDDEN, "insufficient buying power", **more)
 
 
-def _check_available(venue: "Venue", symbol: str, quantity: Decimal) -> None:
+def _check_available(venue: State, symbol: str, quantity: Decimal) -> None:
     available = venue.available(symbol)
     if quantity <= available:
         return
@@ -194,13 +191,13 @@ def _check_available(venue: "Venue", symbol: str, quantity: Decimal) -> None:
     raise Refused(FORBIDDEN, message, **more)
 
 
-def _related(venue: "Venue", symbol: str, group: str) -> str:
+def _related(venue: State, symbol: str, group: str) -> str:
     """The id by which a refusal names a chain of replacements: its first, or that which works now."""
     current = [order.id for order in venue.open_orders(symbol) if order.group == group]
     return current[-1] if current and venue.rules.related_orders == "current" else group
 
 
-def _check_wash_trade(venue: "Venue", new: NewOrder) -> None:
+def _check_wash_trade(venue: State, new: NewOrder) -> None:
     for order in venue.open_orders(new.symbol):
         if order.side is new.side:
             continue

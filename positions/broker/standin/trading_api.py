@@ -12,7 +12,8 @@ from positions.broker.standin.calls import Answer, Body, Call
 from positions.broker.standin.faults import OF_THE_VIEW, FaultPlan
 from positions.broker.standin.orders import Status, VenueOrder
 from positions.broker.standin.rules import BAD_PARAMETER, NOT_FOUND, Refused, changed
-from positions.broker.standin.venue import Venue, View
+from positions.broker.standin.state import View
+from positions.broker.standin.venue import Venue
 from positions.market.calendar import NEW_YORK, Session, sessions_between
 
 MOST_ORDERS, ORDERS_A_PAGE = 500, 50

@@ -10,11 +10,13 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from positions.broker.port import OrderSide, PositionIntent
 from positions.broker.standin.account import Fee, Fill, Holding
+from positions.broker.standin.events import TradeUpdate
 from positions.broker.standin.faults import Fault
 from positions.broker.standin.orders import Change, NewOrder, OrderClass, OrderType, TimeInForce, VenueOrder
 from positions.broker.standin.rules import BAD_PARAMETER, Refused
+from positions.broker.standin.state import View
 from positions.broker.standin.tape import Bar
-from positions.broker.standin.venue import TradeUpdate, Venue, View
+from positions.broker.standin.venue import Venue
 from positions.market.calendar import NEW_YORK, Session
 
 Json = dict[str, Any]
