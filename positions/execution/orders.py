@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import structlog
+
 from positions.broker.port import (
     BrokerError,
     Listing,
@@ -24,6 +26,8 @@ from positions.execution.trade_state import CLOSING, OVER, PROTECTING
 from positions.models import OrderIntent, Trade
 from positions.store import Change, LiveTrade
 from positions.words import IntentStatus, IntentStep, Side, StopMoveStatus
+
+log = structlog.get_logger(__name__)
 
 ORDER_FIELDS = ("status", "broker_order_id", "filled_quantity", "filled_price", "finished_at", "error")
 

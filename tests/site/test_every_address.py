@@ -13,7 +13,6 @@ from django_q.models import OrmQ, Schedule, Task
 from knox.models import AuthToken
 
 from positions.models import Trade
-from tradingsite.models import IdempotencyKey
 
 #: What is open to whoever is there, and why.
 OPEN = {
@@ -59,7 +58,6 @@ def everything(rows: Trade, owner: User) -> None:
     """A row in every table, and it is the first."""
     day = timezone.now()
     AuthToken.objects.create(owner)
-    IdempotencyKey.objects.create(pk=1, user=owner, key="k1", request_sha256="0" * 64, created_at=day)
     Schedule.objects.create(pk=1, func="tradingsite.schedules.monitors")
     OrmQ.objects.create(pk=1, key="tradingsite", payload="", lock=day)
     task = {"name": "n", "func": "tradingsite.schedules.monitors", "started": day, "stopped": day}
