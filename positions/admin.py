@@ -14,6 +14,7 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    ShadowTrade,
     StopMove,
     Trade,
     WorkerLease,
@@ -125,6 +126,30 @@ class TradeAdmin(RecordAdmin):
         )
         head = ("written", "step", "status", "shares", "stop price", "filled", "at", "error")
         return rows_table(head, rows)
+
+
+@admin.register(ShadowTrade)
+class ShadowTradeAdmin(RecordAdmin):
+    when_empty = "No signal was passed over yet. Those that are not taken are followed on paper by their plans."
+    list_display = (
+        "signal_at",
+        "symbol",
+        "side",
+        "not_taken_reason",
+        "entry_price",
+        "plan_exit_reason",
+        "plan_r",
+        "plan_outcome",
+        "plan_doubt",
+        "book",
+    )
+    list_filter = (
+        BookFilter,
+        ("session", RangeDateFilter),
+        ("plan_outcome", ChoicesDropdownFilter),
+    )
+    search_fields = ("symbol__exact", "signal_key__exact", "not_taken_reason__exact")
+    search_help_text = "A symbol, the key of a signal, or a reason"
 
 
 @admin.register(PositionExit)

@@ -14,6 +14,7 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    ShadowTrade,
     StopMove,
     Trade,
     WorkerLease,
@@ -34,6 +35,21 @@ class TradeViewSet(ReadOnlyViewSet):
         "book": ["exact"],
         "symbol": ["exact"],
         "status": ["exact"],
+        "signal_key": ["exact"],
+        "session": DAY_RANGE,
+        "signal_at": TIME_RANGE,
+    }
+
+
+class ShadowTradeViewSet(ReadOnlyViewSet):
+    """Signals that were not taken, followed on paper by their plans alone. No order was ever sent."""
+
+    queryset = ShadowTrade.objects.all()
+    serializer_class = serializer_of(ShadowTrade)
+    filterset_fields = {
+        "book": ["exact"],
+        "symbol": ["exact"],
+        "not_taken_reason": ["exact"],
         "signal_key": ["exact"],
         "session": DAY_RANGE,
         "signal_at": TIME_RANGE,

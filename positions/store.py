@@ -15,7 +15,7 @@ from django.db.models import Q
 
 from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
-from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
+from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, ShadowTrade, StopMove, Trade
 from positions.statements import Statement, Untouched, change, insertion, run
 from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
 
@@ -146,6 +146,14 @@ class Store(Protocol):
 
     def plans_ended(self, trades: list[Trade]) -> None:
         """Save the plan's own result of trades, whether they are closed or not."""
+        ...
+
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        """The shadow trades of a session whose plan has not ended."""
+        ...
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        """Store new shadow trades, and what has become of those that are stored."""
         ...
 
 
@@ -351,6 +359,20 @@ class OrmStore:
         with _reaching_the_database(), transaction.atomic():
             Trade.objects.bulk_update(trades, _OF_THE_PLAN)
 
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        unfinished = ShadowTrade.objects.filter(book=self.book, session=day, plan_outcome__isnull=True)
+        with _reaching_the_database():
+            return list(unfinished.order_by("id"))
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        with _reaching_the_database():
+            ShadowTrade.objects.bulk_create(
+                shadows,
+                update_conflicts=True,
+                unique_fields=["book", "signal_key"],
+                update_fields=["entered_at", "entry_price", "risk_per_share", *_OF_THE_PLAN],
+            )
+
 
 def _put(row: Row, same: "models.QuerySet[Any]") -> None:
     """Insert a row, or write it over what is stored of it unless that is further."""
@@ -377,12 +399,14 @@ def _claims_the_same(row: PositionExit | StopMove) -> Q:
 
 
 class MemoryStore:
-    """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them."""
+    """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them, and the
+    shadow trades, whose session is over then."""
 
     def __init__(self, book: str) -> None:
         self.book = book
         self.live: dict[str, LiveTrade] = {}
         self._ended: list[LiveTrade] = []
+        self.shadows: dict[str, ShadowTrade] = {}
         self._signals: set[str] = set()
         self._client_ids: set[str] = set()
 
@@ -440,15 +464,22 @@ class MemoryStore:
     def plans_ended(self, trades: list[Trade]) -> None:
         """Nothing to do: `flush` writes what the trades hold by then."""
 
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        return [each for each in self.shadows.values() if each.session == day and not each.plan_outcome]
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        self.shadows.update((each.signal_key, each) for each in shadows)
+
     def take_ended(self) -> list[LiveTrade]:
         """Hand over the trades that have ended since this was last asked, and forget them."""
         ended, self._ended = self._ended, []
         return ended
 
     def flush(self) -> None:
-        ended = self.take_ended()
-        trades = [mine.trade for mine in ended]
+        ended, shadows = self.take_ended(), self.shadows
+        trades, self.shadows = [mine.trade for mine in ended], {}
         with transaction.atomic():
+            bulk.insert(ShadowTrade, map(vars, shadows.values()))
             bulk.insert(Trade, map(vars, trades))
             keys = [trade.signal_key for trade in trades]
             stored = Trade.objects.filter(book=self.book, signal_key__in=keys).order_by()

@@ -15,6 +15,7 @@ from positions.api import (
     InstrumentViewSet,
     OrderIntentViewSet,
     PositionExitViewSet,
+    ShadowTradeViewSet,
     StopMoveViewSet,
     TradeViewSet,
     WorkerLeaseViewSet,
@@ -43,6 +44,7 @@ router = SimpleRouter()
 router.register("trades", TradeViewSet)
 router.register("positions", PositionViewSet, basename="position")
 router.register("instructions", AnsweredInstructionViewSet)
+router.register("shadow-trades", ShadowTradeViewSet)
 router.register("exits", PositionExitViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)

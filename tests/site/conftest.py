@@ -18,7 +18,7 @@ from positions.models import (
     Trade,
     WorkerLease,
 )
-from tests.factories import MLModelFactory, TradeFactory, features_of
+from tests.factories import MLModelFactory, ShadowTradeFactory, TradeFactory, features_of
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
 
@@ -77,6 +77,7 @@ def rows(trained: MLModel) -> Trade:
 
 def fill_tables(trade: Trade, model: MLModel) -> None:
     book, at, price = trade.book, trade.signal_at, Decimal("101.25")
+    ShadowTradeFactory(book=book, symbol=trade.symbol, signal_at=at)
     features_of(trade, spread=None, missing={"spread": "no_quote"})
     PositionExit.objects.create(
         book=book,
