@@ -14,6 +14,7 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
     ShadowTrade,
     StopMove,
     Trade,
@@ -174,6 +175,21 @@ class StopMoveAdmin(RecordAdmin):
     when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
+@admin.register(RuleNote)
+class RuleNoteAdmin(RecordAdmin):
+    when_empty = "No rule has nearly acted yet, or would have acted and might not."
+    list_display = ("noted_at", "trade", "rule", "kind", "evidence", "book")
+    list_filter = (
+        BookFilter,
+        ("trade__session", RangeDateFilter),
+        ("rule", ChoicesDropdownFilter),
+        ("kind", ChoicesDropdownFilter),
+    )
     list_select_related = ("trade",)
     search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
     search_help_text = "A symbol, or the key of a signal"

@@ -14,6 +14,7 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
     ShadowTrade,
     StopMove,
     Trade,
@@ -100,6 +101,14 @@ class PositionExitViewSet(ReadOnlyViewSet):
     queryset = PositionExit.objects.all()
     serializer_class = serializer_of(PositionExit)
     filterset_fields = {"book": ["exact"], "trade": ["exact"], "decided_at": TIME_RANGE}
+
+
+class RuleNoteViewSet(ReadOnlyViewSet):
+    """The first time that a rule nearly acted on a trade, or would have acted and might not, with all that it knew."""
+
+    queryset = RuleNote.objects.all()
+    serializer_class = serializer_of(RuleNote)
+    filterset_fields = {"book": ["exact"], "trade": ["exact"], "noted_at": TIME_RANGE}
 
 
 class StopMoveViewSet(ReadOnlyViewSet):

@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, models
 
 from positions.journal import Journal
-from positions.models import OrderIntent, PositionExit, ShadowTrade, StopMove, Trade
+from positions.models import OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable, attach, check_unclaimed, detach
 from positions.words import ExitStatus
 
@@ -97,10 +97,10 @@ class TradeJournal:
 class JournaledStore:
     """A store and the journal that stands in for its database. Implements the Store protocol; one thread's.
 
-    While the database is `down`, entries raise StoreUnavailable; everything else is journaled, and memory is what
-    is so; shadow trades wait in memory alone. Once it answers, `settle` stores the journal and reads all live trades
-    again. What dead processes left is stored first. Raises StoreUnavailable if the database does not answer at the
-    start.
+    While the database is `down`, entries raise StoreUnavailable; everything else is journaled, and memory is what is
+    so. Shadow trades wait in memory alone, and notes of rules are lost, for nothing rests on them. Once it answers,
+    `settle` stores the journal and reads all live trades again. What dead processes left is stored first. Raises
+    StoreUnavailable if the database does not answer at the start.
     """
 
     def __init__(self, store: DurableStore, lines: Lines) -> None:
@@ -152,6 +152,9 @@ class JournaledStore:
     def store_shadows(self, shadows: list[ShadowTrade]) -> None:
         self._shadows.update((each.signal_key, each) for each in shadows)
         self._reached(self._store_waiting_shadows)
+
+    def note_rules(self, notes: list[RuleNote]) -> None:
+        self._reached(lambda: self._store.note_rules(notes))
 
     def _store_waiting_shadows(self) -> None:
         self._store.store_shadows(list(self._shadows.values()))

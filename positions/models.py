@@ -18,6 +18,7 @@ from positions.words import (
     IntentStep,
     Outcome,
     PlanDoubt,
+    RuleNoteKind,
     Side,
     StopMoveStatus,
     TradeStatus,
@@ -336,6 +337,33 @@ class StopMove(models.Model):
 
     def __str__(self) -> str:
         return f"{self.old_stop} to {self.new_stop}"
+
+
+class RuleNote(models.Model):
+    """The first time that a rule nearly acted on a trade, or would have acted and might not, with all that it knew."""
+
+    book = book_field()
+    trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
+    rule = word_field(ExitReason)
+    kind = word_field(RuleNoteKind)
+    evidence = models.JSONField(help_text="every input of the rule")
+    noted_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "rule_notes"
+        ordering = ["-noted_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["trade", "rule", "kind"], name="rule_note_first_of_its_kind"),
+            allowed("rule", ExitReason, "rule_note_rule"),
+            allowed("kind", RuleNoteKind, "rule_note_kind"),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-noted_at", "-id"], name="rule_note_newest_of_a_book"),
+            models.Index(fields=["-noted_at", "-id"], name="rule_note_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule} of {self.trade_id}: {self.kind}"
 
 
 class OrderIntent(models.Model):

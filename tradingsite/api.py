@@ -15,6 +15,7 @@ from positions.api import (
     InstrumentViewSet,
     OrderIntentViewSet,
     PositionExitViewSet,
+    RuleNoteViewSet,
     ShadowTradeViewSet,
     StopMoveViewSet,
     TradeViewSet,
@@ -46,6 +47,7 @@ router.register("positions", PositionViewSet, basename="position")
 router.register("instructions", AnsweredInstructionViewSet)
 router.register("shadow-trades", ShadowTradeViewSet)
 router.register("exits", PositionExitViewSet)
+router.register("rule-notes", RuleNoteViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)
 router.register("instruments", InstrumentViewSet)

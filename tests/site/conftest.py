@@ -14,6 +14,7 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
     StopMove,
     Trade,
     WorkerLease,
@@ -89,6 +90,7 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         decided_price=price,
         quantity=10,
     )
+    RuleNote.objects.create(book=book, trade=trade, rule="stop", kind="near", evidence={"share": 0.93}, noted_at=at)
     StopMove.objects.create(
         book=book, trade=trade, old_stop=price, new_stop=price + 1, evidence={"profit_r": 1.02}, decided_at=at
     )
