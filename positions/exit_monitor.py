@@ -70,33 +70,24 @@ class ExitMonitor(Monitor):
 
     def _look_at(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> list[RuleNote]:
         """Get out of a trade if a rule says so; returns what is to be noted."""
-        trade, row = mine.trade, self._bank.row_of.get(mine.trade.symbol)
-        refusal = self._refusal(trade, row)
-        over = rules.check_session_close(self._bank.minutes_to_close, settings)
-        if over is not None and refusal in (None, RuleNoteKind.STALE_DATA):
-            self.execute_early_exit(mine, over)
-            return []
-        if row is None or trade.entered_at is None or self._bank.now <= trade.entered_at:
-            return []
-        position = position_view(trade)
-        decision = over or self._decide(position, row, settings, now)
+        decision = self.decide(mine.trade, settings, now)
+        refusal = self._refusal(mine.trade, decision)
         if decision is None:
-            return [] if refusal else self._near(mine, position, row, settings, now)
+            return [] if refusal else self._near(mine, settings, now)
         if refusal is None:
             self.execute_early_exit(mine, decision)
             return []
         return self._first(mine, decision.rule, refusal, decision.evidence, now)
 
-    def _refusal(self, trade: Trade, row: int | None) -> RuleNoteKind | None:
-        """Why no rule may act on a trade; None where each may."""
-        if not trade.managed:
-            return RuleNoteKind.TAKEN_OVER
-        if trade.status == TradeStatus.EXITING:
-            return RuleNoteKind.LEAVING
-        return None if row is not None and self._bank.fresh[row] else RuleNoteKind.STALE_DATA
-
-    def _decide(self, position: PositionView, row: int, settings: ExitSettings, now: datetime) -> ExitDecision | None:
-        market = market_view(self._bank, row)
+    def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
+        """What the rules say of a trade, whether they may act on it or not."""
+        over = rules.check_session_close(self._bank.minutes_to_close, settings)
+        if over is not None:
+            return over
+        row = self._bank.row_of.get(trade.symbol)
+        if row is None or trade.entered_at is None or self._bank.now <= trade.entered_at:
+            return None
+        position, market = position_view(trade), market_view(self._bank, row)
         return (
             rules.check_target(position, market)
             or self.check_momentum_exit(position, market, settings)
@@ -104,9 +95,23 @@ class ExitMonitor(Monitor):
             or self.check_volume_exit(position, row, settings)
         )
 
-    def _near(
-        self, mine: LiveTrade, position: PositionView, row: int, settings: ExitSettings, now: datetime
-    ) -> list[RuleNote]:
+    def _refusal(self, trade: Trade, decision: ExitDecision | None) -> RuleNoteKind | None:
+        """Why the rules may not act on a trade; None where they may."""
+        if not trade.managed:
+            return RuleNoteKind.TAKEN_OVER
+        if trade.status == TradeStatus.EXITING:
+            return RuleNoteKind.LEAVING
+        if decision is not None and decision.rule is ExitReason.SESSION_CLOSE:
+            return None
+        row = self._bank.row_of.get(trade.symbol)
+        return None if row is not None and self._bank.fresh[row] else RuleNoteKind.STALE_DATA
+
+    def _near(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> list[RuleNote]:
+        """Rules of a trade that has a bar of the last minute, and that none of them closes."""
+        row = self._bank.row_of[mine.trade.symbol]
+        if mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
+            return []
+        position = position_view(mine.trade)
         close, (mean_volume, reference) = float(self._bank.close[row]), self._volumes(position, row, settings)
         ways = rules.shares_of_ways(position, close, mean_volume, reference, settings, now)
         notes = []
