@@ -15,8 +15,9 @@ from ml import statistics
 from ml.impact import Impact, impact
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.statistics import Floats
+from ml.words import MODEL_SKIPS
 from positions.market.calendar import sessions_between
-from positions.models import StopMove, Trade
+from positions.models import ShadowTrade, StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
 #: What figures and reports are made of; any other column of a trade would be a query of its own.
@@ -46,6 +47,7 @@ class SessionRecord:
     complete: dict[str, bool] = field(default_factory=dict)  # a feature row's signal key: has it every feature?
     scores: list[ScoredSignal] = field(default_factory=list)
     breakeven_moves: int = 0
+    skipped: list[ShadowTrade] = field(default_factory=list)  # by the model, and followed on paper to a certain end
 
     @property
     def equity_return(self) -> float | None:
@@ -69,6 +71,9 @@ class Sample:
         #: Closed trades whose initial risk, and with it R, is known.
         self.measured = [trade for trade in self.closed if trade.r_multiple is not None]
         self.scores = [score for record in self.records for score in record.scores]
+        #: What the model skipped, and closed trades: those of which it is certain what their plans alone came to.
+        self.skipped = [shadow for record in self.records for shadow in record.skipped]
+        self.planned = [trade for trade in self.closed if trade.plan_r is not None and not trade.plan_doubt]
 
     @cached_property
     def pnl(self) -> Floats:
@@ -147,7 +152,7 @@ class PerformanceTracker:
         self.book = book
 
     def read(self, first: date = date.min, last: date = date.max) -> dict[date, SessionRecord]:
-        """Everything known of the sessions that had a signal, in order of time. Four queries however many there are."""
+        """Everything known of the sessions that had a signal, in order of time. Five queries however many there are."""
         records: dict[date, SessionRecord] = {}
         session_of: dict[str, date] = {}
         within = {"book": self.book, "session__range": (first, last)}
@@ -160,6 +165,11 @@ class PerformanceTracker:
         predictions = Prediction.objects.filter(book=self.book, signal_key__in=features.values("signal_key"))
         for score in map(ScoredSignal._make, predictions.order_by().values_list(*ScoredSignal._fields)):
             records[session_of[score.signal_key]].scores.append(score)
+        skipped = ShadowTrade.objects.filter(
+            **within, not_taken_reason=MODEL_SKIPS, plan_outcome__isnull=False, plan_doubt__isnull=True
+        )
+        for shadow in skipped.order_by("signal_key").only("session", "plan_r"):
+            records.setdefault(shadow.session, SessionRecord(shadow.session)).skipped.append(shadow)
         moves = StopMove.objects.filter(
             book=self.book, status=StopMoveStatus.CONFIRMED, trade__session__range=(first, last)
         )

@@ -15,7 +15,8 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The n closed trades of a book whose features are complete and whose label is known, by signal time.
+    """The n closed trades, real and on paper, of a book whose features are complete and whose label is known, by signal
+    time.
 
     `columns` hold each model feature (n,), NaN or None where unknown: the X of a learner once encoded. `won` (n,) is
     its y; `r` the result in R after costs, NaN where unknown; `start` and `end` the signal and the moment the label was
@@ -58,6 +59,11 @@ class TrainingData:
             )
             if n
         ]
+        if self.shadow.any():
+            left_out.append(
+                f"{int(self.shadow.sum()):,} of the {len(self.shadow):,} rows are signals not taken and followed on "
+                "paper by their plans."
+            )
         if len(self.exit_settings) > 1:
             left_out.append(
                 f"The trades were closed under {len(self.exit_settings)} different sets of exit rules; "

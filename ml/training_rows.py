@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from numpy.typing import NDArray
 
 from ml.features import FEATURE_SET, MODEL_FEATURES, Kind
 from ml.models import MLModel, TradeFeatures
 from ml.training_data import TrainingData
 from ml.words import Label
-from positions.models import Trade
+from positions.models import ShadowTrade, Trade
 from positions.words import Outcome, TradeStatus
 
 NAMES = tuple(feature.name for feature in MODEL_FEATURES)
@@ -27,6 +27,11 @@ LABEL_COLUMNS = {
     Label.NET: ("outcome", "r_multiple", "exited_at"),
     Label.PLAN: ("plan_outcome", "plan_r", "plan_ended_at"),
 }
+#: The label of a shadow trade, whichever is learned: it has no other.
+SHADOW_COLUMNS = LABEL_COLUMNS[Label.PLAN]
+
+#: A row's values, and whether it is a shadow trade's.
+Used = tuple[tuple[Any, ...], list[Any], bool]
 
 
 def _utc(times: Sequence[datetime]) -> NDArray[np.datetime64]:
@@ -49,26 +54,33 @@ def _hash(label: Label, rows: Sequence[tuple[Any, ...]]) -> str:
 
 
 def _joined(
-    book: str, label: Label, closed: QuerySet[Trade]
-) -> tuple[list[tuple[tuple[Any, ...], list[Any]]], Counter[str]]:
+    book: str, label: Label, closed: QuerySet[Trade], followed: QuerySet[ShadowTrade]
+) -> tuple[list[Used], Counter[str]]:
     """The trades that can be learned from, by signal time, each with its features' values; how many were left out for
     which reason."""
     features = {
         key: (complete, feature_set, values)
         for key, complete, feature_set, *values in TradeFeatures.objects.filter(
-            book=book, signal_key__in=closed.order_by().values("signal_key")
+            Q(signal_key__in=closed.order_by().values("signal_key"))
+            | Q(signal_key__in=followed.order_by().values("signal_key")),
+            book=book,
         )
         .order_by()
         .values_list("signal_key", "complete", "feature_set", *NAMES)
     }
+    of_signal = ("signal_at", "signal_key", "session")
+    traded = list(closed.order_by().values_list(*of_signal, *LABEL_COLUMNS[label], "exit_settings_hash", "feed"))
+    keys = {trade[1] for trade in traded}
+    on_paper = [
+        (*shadow[:-1], "", shadow[-1])  # no exit rule closed it
+        for shadow in followed.order_by().values_list(*of_signal, *SHADOW_COLUMNS, "feed")
+        if shadow[1] not in keys
+    ]
     trades = sorted(  # here, not in the database: engines collate text differently
-        closed.order_by().values_list(
-            "signal_at", "signal_key", "session", *LABEL_COLUMNS[label], "exit_settings_hash", "feed"
-        ),
-        key=lambda trade: (trade[0], trade[1]),
+        [*((trade, False) for trade in traded), *((shadow, True) for shadow in on_paper)], key=lambda each: each[0][:2]
     )
-    used, left_out = list[tuple[tuple[Any, ...], list[Any]]](), Counter[str]()
-    for trade in trades:
+    used, left_out = list[Used](), Counter[str]()
+    for trade, is_shadow in trades:
         complete, feature_set, values = features.get(trade[1], (False, FEATURE_SET, []))
         if feature_set != FEATURE_SET:
             left_out["other_feature_set"] += 1
@@ -77,14 +89,28 @@ def _joined(
         elif trade[3] is None:
             left_out["unlabelled"] += 1
         else:
-            used.append((trade, values))
+            used.append((trade, values, is_shadow))
     return used, left_out
 
 
+def _ended(column: str, after: datetime | None, until: datetime | None) -> Q:
+    """The rows that ended after a moment, and not after another."""
+    bounds = {f"{column}__gt": after, f"{column}__lte": until}
+    return Q(**{name: moment for name, moment in bounds.items() if moment is not None})
+
+
 def load_training_data(
-    book: str, label: Label = Label.NET, closed_until: datetime | None = None, closed_after: datetime | None = None
+    book: str,
+    label: Label = Label.NET,
+    closed_until: datetime | None = None,
+    closed_after: datetime | None = None,
+    *,
+    shadow: bool | None = None,
 ) -> TrainingData:
-    """A book's closed trades, joined with their complete feature rows; two queries.
+    """A book's closed trades, joined with their complete feature rows; three queries, two without shadow trades.
+
+    With `shadow` also its shadow trades whose plans have ended, flagged, their plan's result as label; None: where the
+    label is the plan's.
 
     A row is complete when nothing is null but what ml.features.OPTIONAL_NEEDS explains, and no number is infinite: the
     columns of a database can hold what a learner cannot read. A trade whose label is not known is refused.
@@ -92,16 +118,19 @@ def load_training_data(
     `closed_after` those that had ended by then, as when a model learns on.
     """
     closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED)
-    ended_at = LABEL_COLUMNS[label][2]
-    if closed_after is not None:
-        closed = closed.filter(**{f"{ended_at}__gt": closed_after})
-    if closed_until is not None:
-        closed = closed.filter(**{f"{ended_at}__lte": closed_until})
-    used, left_out = _joined(book, label, closed)
-    start, key, session, outcome, r, end, exit_settings, feeds = (
-        zip(*(trade for trade, _ in used), strict=True) if used else ((),) * 8
+    followed = ShadowTrade.objects.filter(book=book, plan_outcome__isnull=False)
+    if not (label is Label.PLAN if shadow is None else shadow):
+        followed = followed.none()
+    used, left_out = _joined(
+        book,
+        label,
+        closed.filter(_ended(LABEL_COLUMNS[label][2], closed_after, closed_until)),
+        followed.filter(_ended(SHADOW_COLUMNS[2], closed_after, closed_until)),
     )
-    table = list(zip(*(values for _, values in used), strict=True)) if used else [()] * len(NAMES)
+    start, key, session, outcome, r, end, exit_settings, feeds = (
+        zip(*(trade for trade, _, _ in used), strict=True) if used else ((),) * 8
+    )
+    table = list(zip(*(values for _, values, _ in used), strict=True)) if used else [()] * len(NAMES)
     columns = {
         feature.name: _column(feature.kind, values) for feature, values in zip(MODEL_FEATURES, table, strict=True)
     }
@@ -114,13 +143,13 @@ def load_training_data(
         end=_utc(end),
         r=np.array(r, dtype=np.float64),
         p_geometry=columns["p_geometry"],
-        shadow=np.zeros(len(used), dtype=bool),
-        data_hash=_hash(label, [(*trade, *values) for trade, values in used]),
+        shadow=np.array([is_shadow for _, _, is_shadow in used], dtype=bool),
+        data_hash=_hash(label, [(*trade, *values) for trade, values, _ in used]),
         n_incomplete=left_out["incomplete"],
         n_other_feature_set=left_out["other_feature_set"],
         n_unlabelled=left_out["unlabelled"],
         missing={name: n for name, values in zip(NAMES, table, strict=True) if (n := sum(v is None for v in values))},
-        exit_settings=Counter(exit_settings),
+        exit_settings=Counter(filter(None, exit_settings)),
         feeds=Counter(feeds),
     )
 

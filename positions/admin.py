@@ -14,6 +14,8 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
+    ShadowTrade,
     StopMove,
     Trade,
     WorkerLease,
@@ -127,6 +129,30 @@ class TradeAdmin(RecordAdmin):
         return rows_table(head, rows)
 
 
+@admin.register(ShadowTrade)
+class ShadowTradeAdmin(RecordAdmin):
+    when_empty = "No signal was passed over yet. Those that are not taken are followed on paper by their plans."
+    list_display = (
+        "signal_at",
+        "symbol",
+        "side",
+        "not_taken_reason",
+        "entry_price",
+        "plan_exit_reason",
+        "plan_r",
+        "plan_outcome",
+        "plan_doubt",
+        "book",
+    )
+    list_filter = (
+        BookFilter,
+        ("session", RangeDateFilter),
+        ("plan_outcome", ChoicesDropdownFilter),
+    )
+    search_fields = ("symbol__exact", "signal_key__exact", "not_taken_reason__exact")
+    search_help_text = "A symbol, the key of a signal, or a reason"
+
+
 @admin.register(PositionExit)
 class PositionExitAdmin(RecordAdmin):
     when_empty = (
@@ -149,6 +175,21 @@ class StopMoveAdmin(RecordAdmin):
     when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
+@admin.register(RuleNote)
+class RuleNoteAdmin(RecordAdmin):
+    when_empty = "No rule has nearly acted yet, or would have acted and might not."
+    list_display = ("noted_at", "trade", "rule", "kind", "evidence", "book")
+    list_filter = (
+        BookFilter,
+        ("trade__session", RangeDateFilter),
+        ("rule", ChoicesDropdownFilter),
+        ("kind", ChoicesDropdownFilter),
+    )
     list_select_related = ("trade",)
     search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
     search_help_text = "A symbol, or the key of a signal"

@@ -14,6 +14,8 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
+    ShadowTrade,
     StopMove,
     Trade,
     WorkerLease,
@@ -34,6 +36,21 @@ class TradeViewSet(ReadOnlyViewSet):
         "book": ["exact"],
         "symbol": ["exact"],
         "status": ["exact"],
+        "signal_key": ["exact"],
+        "session": DAY_RANGE,
+        "signal_at": TIME_RANGE,
+    }
+
+
+class ShadowTradeViewSet(ReadOnlyViewSet):
+    """Signals that were not taken, followed on paper by their plans alone. No order was ever sent."""
+
+    queryset = ShadowTrade.objects.all()
+    serializer_class = serializer_of(ShadowTrade)
+    filterset_fields = {
+        "book": ["exact"],
+        "symbol": ["exact"],
+        "not_taken_reason": ["exact"],
         "signal_key": ["exact"],
         "session": DAY_RANGE,
         "signal_at": TIME_RANGE,
@@ -84,6 +101,14 @@ class PositionExitViewSet(ReadOnlyViewSet):
     queryset = PositionExit.objects.all()
     serializer_class = serializer_of(PositionExit)
     filterset_fields = {"book": ["exact"], "trade": ["exact"], "decided_at": TIME_RANGE}
+
+
+class RuleNoteViewSet(ReadOnlyViewSet):
+    """The first time that a rule nearly acted on a trade, or would have acted and might not, with all that it knew."""
+
+    queryset = RuleNote.objects.all()
+    serializer_class = serializer_of(RuleNote)
+    filterset_fields = {"book": ["exact"], "trade": ["exact"], "noted_at": TIME_RANGE}
 
 
 class StopMoveViewSet(ReadOnlyViewSet):

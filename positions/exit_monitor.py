@@ -6,13 +6,15 @@ from typing import Any
 
 from positions import rules
 from positions.market.indicators import IndicatorBank
-from positions.models import Trade
+from positions.models import RuleNote, Trade
 from positions.monitor import Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
 from positions.store import LiveTrade
-from positions.words import Side, TradeStatus, VolumeReference
+from positions.words import ExitReason, RuleNoteKind, Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
+#: A rule that has come so far of its way nearly acted.
+NEAR = 0.9
 
 
 def position_view(trade: Trade) -> PositionView:
@@ -46,40 +48,99 @@ def market_view(bank: IndicatorBank, row: int) -> MarketView:
 class ExitMonitor(Monitor):
     """Of several rules that speak at once the first of this order acts: session_close, target, momentum_reversal,
     time_limit, low_volume. No rule but session_close acts on a symbol without a bar in the last minute, and none on a
-    bar that ended before the entry.
+    bar that ended before the entry. The first time that a rule of a trade comes near, or would act and may not, is
+    noted.
     """
 
     def tick(self, now: datetime) -> None:
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
         if not self._has_news():
             return
-        open_trades = [
-            mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN and mine.trade.managed
+        held = [
+            mine for mine in self._store.live.values() if mine.trade.status in (TradeStatus.OPEN, TradeStatus.EXITING)
         ]
-        if not open_trades:
+        if not held:
             return
-        settings = self._settings()
-        for mine in open_trades:
+        settings, notes = self._settings(), list[RuleNote]()
+        for mine in held:
             with self._isolate(mine.trade.signal_key):
-                decision = self.decide(mine.trade, settings, now)
-                if decision is not None:
-                    self.execute_early_exit(mine, decision)
+                notes += self._look_at(mine, settings, now)
+        if notes:
+            self._store.note_rules(notes)
+
+    def _look_at(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> list[RuleNote]:
+        """Get out of a trade if a rule says so; returns what is to be noted."""
+        decision = self.decide(mine.trade, settings, now)
+        refusal = self._refusal(mine.trade, decision)
+        if decision is None:
+            return [] if refusal else self._near(mine, settings, now)
+        if refusal is None:
+            self.execute_early_exit(mine, decision)
+            return []
+        return self._first(mine, decision.rule, refusal, decision.evidence, now)
 
     def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
-        row = self._bank.row_of[trade.symbol]
+        """What the rules say of a trade, whether they may act on it or not."""
         over = rules.check_session_close(self._bank.minutes_to_close, settings)
         if over is not None:
             return over
-        if not self._bank.fresh[row] or trade.entered_at is None or self._bank.now <= trade.entered_at:
+        row = self._bank.row_of.get(trade.symbol)
+        if row is None or trade.entered_at is None or self._bank.now <= trade.entered_at:
             return None
-        position = position_view(trade)
-        market = market_view(self._bank, row)
+        position, market = position_view(trade), market_view(self._bank, row)
         return (
             rules.check_target(position, market)
             or self.check_momentum_exit(position, market, settings)
             or self.check_time_exit(position, market, settings, now)
             or self.check_volume_exit(position, row, settings)
         )
+
+    def _refusal(self, trade: Trade, decision: ExitDecision | None) -> RuleNoteKind | None:
+        """Why the rules may not act on a trade; None where they may."""
+        if not trade.managed:
+            return RuleNoteKind.TAKEN_OVER
+        if trade.status == TradeStatus.EXITING:
+            return RuleNoteKind.LEAVING
+        if decision is not None and decision.rule is ExitReason.SESSION_CLOSE:
+            return None
+        row = self._bank.row_of.get(trade.symbol)
+        return None if row is not None and self._bank.fresh[row] else RuleNoteKind.STALE_DATA
+
+    def _near(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> list[RuleNote]:
+        """Rules of a trade that has a bar of the last minute, and that none of them closes."""
+        row = self._bank.row_of[mine.trade.symbol]
+        if mine.trade.entered_at is None or self._bank.now <= mine.trade.entered_at:
+            return []
+        position = position_view(mine.trade)
+        close, (mean_volume, reference) = float(self._bank.close[row]), self._volumes(position, row, settings)
+        ways = rules.shares_of_ways(position, close, mean_volume, reference, settings, now)
+        notes = []
+        for rule, share in ways.items():
+            if share >= NEAR and (rule, RuleNoteKind.NEAR) not in mine.notes:
+                inputs = {
+                    "share": share,
+                    "close": close,
+                    "entry": position.entry,
+                    "stop": position.stop,
+                    "target": position.target,
+                    "risk": position.risk,
+                    "minutes": (now - position.entered_at).total_seconds() / 60,
+                    "mean_volume": mean_volume,
+                    "reference_volume": reference,
+                }
+                known = {name: value for name, value in inputs.items() if value is not None and isfinite(value)}
+                notes += self._first(mine, rule, RuleNoteKind.NEAR, known, now)
+        return notes
+
+    def _first(
+        self, mine: LiveTrade, rule: ExitReason, kind: RuleNoteKind, evidence: dict[str, Any], now: datetime
+    ) -> list[RuleNote]:
+        """The note, unless this trade has one of its rule and kind."""
+        if (rule, kind) in mine.notes:
+            return []
+        note = RuleNote(book=mine.trade.book, trade=mine.trade, rule=rule, kind=kind, evidence=evidence, noted_at=now)
+        mine.notes[rule, kind] = note
+        return [note]
 
     def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
         """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""

@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, models
 
 from positions.journal import Journal
-from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from positions.models import OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable, attach, check_unclaimed, detach
 from positions.words import ExitStatus
 
@@ -97,9 +97,10 @@ class TradeJournal:
 class JournaledStore:
     """A store and the journal that stands in for its database. Implements the Store protocol; one thread's.
 
-    While the database is `down`, entries raise StoreUnavailable; everything else is journaled, and memory is what
-    is so. Once it answers, `settle` stores the journal and reads all live trades again. What dead processes left is
-    stored first. Raises StoreUnavailable if the database does not answer at the start.
+    While the database is `down`, entries raise StoreUnavailable; everything else is journaled, and memory is what is
+    so. Shadow trades wait in memory alone, and notes of rules are lost, for nothing rests on them. Once it answers,
+    `settle` stores the journal and reads all live trades again. What dead processes left is stored first. Raises
+    StoreUnavailable if the database does not answer at the start.
     """
 
     def __init__(self, store: DurableStore, lines: Lines) -> None:
@@ -109,6 +110,7 @@ class JournaledStore:
         self.down = False
         self._ask_at: datetime | None = None
         self._ended: list[Trade] = []
+        self._shadows: dict[str, ShadowTrade] = {}
         if self._waiting:
             self._catch_up()
 
@@ -146,6 +148,17 @@ class JournaledStore:
         if not self._reached(lambda: self._store.plans_ended(trades)):
             for trade in trades:
                 self._note(LiveTrade(trade))
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        self._shadows.update((each.signal_key, each) for each in shadows)
+        self._reached(self._store_waiting_shadows)
+
+    def note_rules(self, notes: list[RuleNote]) -> None:
+        self._reached(lambda: self._store.note_rules(notes))
+
+    def _store_waiting_shadows(self) -> None:
+        self._store.store_shadows(list(self._shadows.values()))
+        self._shadows = {}
 
     def _reached(self, write: Callable[[], None]) -> bool:
         """Whether the database took it. Behind a line that waits, everything waits: order is kept."""
@@ -208,6 +221,8 @@ class JournaledStore:
             ended = self._store.reload(symbol)
             if ended is not None:
                 self._ended.append(ended)
+        if self._shadows:
+            self._store_waiting_shadows()
         self._lines.clear()
         log.warning("database_is_back", stored=len(self._waiting))
         self._waiting, self.down, self._ask_at = [], False, None
@@ -220,6 +235,9 @@ class JournaledStore:
 
     def unfinished_plans(self, day: date) -> list[Trade]:
         return self._store.unfinished_plans(day)
+
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        return self._store.unfinished_shadows(day)
 
 
 def _encoded(mine: LiveTrade) -> bytes:

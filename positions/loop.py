@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -23,8 +24,9 @@ from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
-from positions.models import Trade
+from positions.models import ShadowTrade, Trade
 from positions.rules import DayView, ExitSettings, RiskSettings, blocked, initial_stop, round_to_tick, whole_shares
+from positions.shadow import ShadowBook, take_plan_result
 from positions.store import Store, StoreUnavailable
 from positions.strategy import Adviser, BadSignal, Signal, Strategy
 from positions.words import Feed, Outcome, Side, TradeStatus
@@ -60,6 +62,14 @@ class Desk:
     is_halted: Callable[[], bool] = bool
 
 
+class Levels(NamedTuple):
+    """The prices of a plan as orders take them, in dollars."""
+
+    entry: Decimal
+    stop: Decimal
+    target: Decimal
+
+
 @dataclass(slots=True)
 class Results:
     """What the session's closed trades came to: dollars after fees, and the losses since the last win."""
@@ -83,6 +93,7 @@ class TradingLoop:
         self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
         self._excursions = Excursions(len(desk.bank.universe))
+        self._shadows = ShadowBook(len(desk.bank.universe), desk.execution.cost_per_share)
         self._considered: set[str] = set()
         desk.execution.closing_listeners.append(self._measure)
         desk.execution.entered_listeners.append(self._follow)
@@ -101,6 +112,15 @@ class TradingLoop:
         for trade in self._desk.store.unfinished_plans(session.day):
             if trade.symbol in self._desk.bank.row_of:  # else it is watched no more: no bar will tell
                 self._follow(trade)
+        self._shadows.open_session(session, self._flatten_at)
+        for shadow in self._desk.store.unfinished_shadows(session.day):
+            if shadow.symbol in self._desk.bank.row_of:
+                self._shadows.follow(shadow, self._desk.bank.row_of[shadow.symbol])
+
+    @property
+    def _flatten_at(self) -> datetime:
+        """When plans are to be out."""
+        return self._desk.bank.session.close - timedelta(minutes=self._desk.exit_settings().flatten_minutes)
 
     def catch_up(self, batch: BarBatch) -> None:
         """Take in a stored bar of this session, from before this process began: nothing is decided on it.
@@ -111,6 +131,7 @@ class TradingLoop:
             self._take_in(batch)
             self._excursions.on_bar(batch)
             self._end_plans(self._ledger.on_bar(batch))
+            self._shadows.on_bar(batch)
 
     def close_session(self, now: datetime) -> None:
         """The bell has rung: settle what it closed, and end every plan."""
@@ -118,6 +139,8 @@ class TradingLoop:
         self._end_plans(self._ledger.close_session(self._desk.bank.close))
         if self._followed:
             log.warning("plans_not_known", plans=len(self._followed), reason="a bar was missed while they ran")
+        self._shadows.close_session(self._desk.bank.close)
+        self._store_shadows()
 
     def _count_result(self, trade: Trade) -> None:
         self._results.add(trade)
@@ -131,9 +154,11 @@ class TradingLoop:
         self.tick_breakeven()
         self._give_up_old_entries(desk.bank.now)
         self._end_plans(self._ledger.on_bar(batch))
+        self._shadows.on_bar(batch)
         for signal in self._signals():
             with desk.isolate(signal.key):
                 self.consider(signal)
+        self._store_shadows()
 
     def revise_bar(self, batch: BarBatch) -> None:
         """The last bar of some symbols was corrected; `remember` was called before that bar."""
@@ -167,7 +192,7 @@ class TradingLoop:
             risk=trade.risk_per_share,
             cost=desk.execution.cost_per_share,
             entered_at=trade.entered_at,
-            flatten_at=desk.bank.session.close - timedelta(minutes=desk.exit_settings().flatten_minutes),
+            flatten_at=self._flatten_at,
         )
         self._followed[trade.signal_key] = trade
         self._ledger.follow(plan)
@@ -192,11 +217,14 @@ class TradingLoop:
         trades = []
         for result in results:
             trade = self._followed.pop(result.key)
-            trade.plan_outcome, trade.plan_r = result.outcome, result.r
-            trade.plan_exit_reason, trade.plan_ended_at = result.reason, result.ended_at
-            trade.plan_doubt = result.doubt
+            take_plan_result(trade, result)
             trades.append(trade)
         self._desk.store.plans_ended(trades)
+
+    def _store_shadows(self) -> None:
+        changed = self._shadows.take_changed()
+        if changed:
+            self._desk.store.store_shadows(changed)
 
     def tick(self, now: datetime) -> None:
         """What every 10 seconds brings: the broker's news, what is owed, the exit rules."""
@@ -238,7 +266,7 @@ class TradingLoop:
 
     def consider(self, signal: Signal) -> str:
         """Have a signal's features stored and its odds predicted, and enter it unless something is against it; returns
-        what is, "" if an entry order works."""
+        what is, "" if an entry order works. One that is not entered and has a plan is followed in the shadow book."""
         if signal.key in self._considered:
             return "given_already"
         self._considered.add(signal.key)
@@ -246,6 +274,8 @@ class TradingLoop:
         opinion = desk.adviser.on_signal(signal, desk.bank)
         reason = ("" if opinion.take else opinion.reason) or self._enter(signal)
         desk.adviser.on_decision(signal, reason)
+        if reason:
+            self._follow_on_paper(signal, reason)
         return reason
 
     def _day(self, account: Account, now: datetime) -> DayView:
@@ -261,18 +291,34 @@ class TradingLoop:
             last_loss_at=results.last_loss_at,
         )
 
+    def _follow_on_paper(self, signal: Signal, reason: str) -> None:
+        levels = _levels(signal)
+        if levels is None:
+            return
+        shadow = ShadowTrade(
+            book=self._desk.book,
+            signal_key=signal.key,
+            symbol=signal.symbol,
+            side=signal.side,
+            strategy=signal.source or self._strategy_name,
+            not_taken_reason=reason,
+            feed=self._desk.feed,
+            session=signal.session,
+            signal_at=signal.at,
+            planned_entry=levels.entry,
+            initial_stop=levels.stop,
+            target=levels.target,
+        )
+        self._shadows.add(shadow, signal.row)
+
     def _enter(self, signal: Signal) -> str:
         """Enter a trade on a signal; returns why not, "" if an entry order works."""
         desk = self._desk
         if signal.symbol in desk.store.live:
             return "position_open"
         exits, risk = desk.exit_settings(), desk.risk_settings()
-        if not all(0 < price < HIGHEST_PRICE for price in (signal.entry, signal.stop, signal.target)):
-            return "invalid_plan"
-        entry = round_to_tick(signal.entry, up=signal.side is Side.LONG)
-        stop = initial_stop(signal.stop, signal.side)
-        target = round_to_tick(signal.target, up=signal.side is Side.LONG)
-        if not (0 < stop < entry < target if signal.side is Side.LONG else stop > entry > target > 0):
+        levels = _levels(signal)
+        if levels is None:
             return "invalid_plan"
         account = FIXED_ACCOUNT
         if desk.protections:
@@ -286,7 +332,9 @@ class TradingLoop:
                 reason = "database_away"
             if reason:
                 return reason
-        quantity = whole_shares(float(entry), float(stop), float(account.equity), float(account.buying_power), risk)
+        quantity = whole_shares(
+            float(levels.entry), float(levels.stop), float(account.equity), float(account.buying_power), risk
+        )
         if quantity == 0:
             return "too_small"
         volume = desk.bank.mean_volume(signal.row, exits.low_volume_bars)
@@ -300,14 +348,25 @@ class TradingLoop:
             session=signal.session,
             exit_settings_hash=exits.hash,
             signal_at=signal.at,
-            planned_entry=entry,
-            initial_stop=stop,
-            target=target,
+            planned_entry=levels.entry,
+            initial_stop=levels.stop,
+            target=levels.target,
             planned_quantity=quantity,
             equity=account.equity,
             entry_volume=volume if volume == volume else None,
         )
         return "" if desk.execution.enter(trade) else "refused"
+
+
+def _levels(signal: Signal) -> Levels | None:
+    """A signal's plan on the tick; None where it is no plan."""
+    if not all(0 < price < HIGHEST_PRICE for price in (signal.entry, signal.stop, signal.target)):
+        return None
+    long = signal.side is Side.LONG
+    entry, stop = round_to_tick(signal.entry, up=long), initial_stop(signal.stop, signal.side)
+    target = round_to_tick(signal.target, up=long)
+    right = 0 < stop < entry < target if long else stop > entry > target > 0
+    return Levels(entry, stop, target) if right else None
 
 
 def replay_bar(loop: TradingLoop, exchange: SimulatedExchange, clock: ReplayClock, batch: BarBatch) -> None:

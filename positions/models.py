@@ -18,6 +18,7 @@ from positions.words import (
     IntentStep,
     Outcome,
     PlanDoubt,
+    RuleNoteKind,
     Side,
     StopMoveStatus,
     TradeStatus,
@@ -189,6 +190,84 @@ class Trade(models.Model):
         return self.signal_key
 
 
+class ShadowTrade(models.Model):
+    """A signal that was not taken, followed on paper by its plan alone (positions/shadow.py): no order was ever sent.
+
+    `not_taken_reason` is that of its features' row. The columns `entered_at` to `risk_per_share` are NULL while no bar
+    came to enter in, and the columns `plan_...` as those of a trade are.
+    """
+
+    book = book_field()
+    signal_key = models.CharField(max_length=64, help_text="symbol, time and side of the signal")
+    symbol = models.CharField(max_length=16)
+    side = word_field(Side)
+    strategy = models.CharField(max_length=128)
+    not_taken_reason = models.CharField(max_length=64, help_text="what kept the signal from being traded")
+    feed = word_field(Feed)
+    session = models.DateField(help_text="New York trading day")
+
+    signal_at = models.DateTimeField()
+    planned_entry = price_field()
+    initial_stop = price_field()
+    target = price_field()
+
+    entered_at = models.DateTimeField(null=True)
+    entry_price = price_field(null=True, help_text="open of the symbol's next bar")
+    risk_per_share = price_field(null=True)
+
+    plan_outcome = word_field(Outcome, null=True)
+    plan_r = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    plan_exit_reason = word_field(ExitReason, null=True)
+    plan_ended_at = models.DateTimeField(null=True)
+    plan_doubt = word_field(PlanDoubt, null=True, help_text="why the result is not certain; empty where it is")
+
+    class Meta:
+        db_table = "shadow_trades"
+        ordering = ["-signal_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["book", "signal_key"], name="shadow_once_a_signal"),
+            allowed("side", Side, "shadow_side"),
+            allowed("feed", Feed, "shadow_feed"),
+            allowed("plan_outcome", Outcome, "shadow_plan_outcome"),
+            allowed("plan_doubt", PlanDoubt, "shadow_plan_doubt"),
+            models.CheckConstraint(
+                condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
+                name="shadow_plan_exit_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(side=Side.LONG, initial_stop__lt=F("planned_entry"), target__gt=F("planned_entry"))
+                | Q(side=Side.SHORT, initial_stop__gt=F("planned_entry"), target__lt=F("planned_entry")),
+                name="shadow_plan_on_the_right_side",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    entered_at__isnull=False,
+                    plan_outcome__isnull=False,
+                    plan_r__isnull=False,
+                    plan_exit_reason__isnull=False,
+                    plan_ended_at__isnull=False,
+                )
+                | Q(
+                    plan_outcome__isnull=True,
+                    plan_r__isnull=True,
+                    plan_exit_reason__isnull=True,
+                    plan_ended_at__isnull=True,
+                    plan_doubt__isnull=True,
+                ),
+                name="shadow_plan_ended_as_a_whole",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "session"], name="shadow_of_a_session"),
+            models.Index(fields=["book", "-signal_at", "-id"], name="shadow_newest_of_a_book"),
+            models.Index(fields=["-signal_at", "-id"], name="shadow_newest"),
+            models.Index(fields=["not_taken_reason", "-signal_at", "-id"], name="shadow_by_reason"),
+        ]
+
+    def __str__(self) -> str:
+        return self.signal_key
+
+
 class PositionExit(models.Model):
     """An exit that we decided and executed: rule, evidence and result. A stop that filled at the broker has none."""
 
@@ -258,6 +337,33 @@ class StopMove(models.Model):
 
     def __str__(self) -> str:
         return f"{self.old_stop} to {self.new_stop}"
+
+
+class RuleNote(models.Model):
+    """The first time that a rule nearly acted on a trade, or would have acted and might not, with all that it knew."""
+
+    book = book_field()
+    trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
+    rule = word_field(ExitReason)
+    kind = word_field(RuleNoteKind)
+    evidence = models.JSONField(help_text="every input of the rule")
+    noted_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "rule_notes"
+        ordering = ["-noted_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["trade", "rule", "kind"], name="rule_note_first_of_its_kind"),
+            allowed("rule", ExitReason, "rule_note_rule"),
+            allowed("kind", RuleNoteKind, "rule_note_kind"),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-noted_at", "-id"], name="rule_note_newest_of_a_book"),
+            models.Index(fields=["-noted_at", "-id"], name="rule_note_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule} of {self.trade_id}: {self.kind}"
 
 
 class OrderIntent(models.Model):

@@ -183,17 +183,17 @@ class Nearness(NamedTuple):
     share: float
 
 
-def nearest_rule(
+def shares_of_ways(
     position: PositionView,
     close: float,
     mean_volume: float,
     reference: float | None,
     settings: ExitSettings,
     now: datetime,
-) -> Nearness:
-    """The rule that has come furthest: stop by how much of one R is left to it, target by how much of its distance is
-    made, time_limit by its time while there is no profit, low_volume by its limit over the fraction there is.
-    momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
+) -> dict[ExitReason, float]:
+    """How far each rule has come, 1 where it is there: stop by how much of one R is left to it, target by how much of
+    its distance is made, time_limit by its time while there is no profit, low_volume by its limit over the fraction
+    there is. momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
     profit = position.profit(close)
     ways = {
         ExitReason.STOP: 1 - position.sign * (close - position.stop) / position.risk,
@@ -203,6 +203,19 @@ def nearest_rule(
         ways[ExitReason.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
     if settings.low_volume and reference and mean_volume > 0 and isfinite(reference):
         ways[ExitReason.LOW_VOLUME] = settings.low_volume_fraction * reference / mean_volume
+    return ways
+
+
+def nearest_rule(
+    position: PositionView,
+    close: float,
+    mean_volume: float,
+    reference: float | None,
+    settings: ExitSettings,
+    now: datetime,
+) -> Nearness:
+    """The rule that has come furthest (shares_of_ways)."""
+    ways = shares_of_ways(position, close, mean_volume, reference, settings, now)
     rule = max(ways, key=lambda each: ways[each])
     return Nearness(rule, min(1.0, max(0.0, ways[rule])))
 

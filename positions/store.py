@@ -15,9 +15,9 @@ from django.db.models import Q
 
 from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
-from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
+from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.statements import Statement, Untouched, change, insertion, run
-from positions.words import ExitStatus, Side, StopMoveStatus, TradeStatus
+from positions.words import ExitReason, ExitStatus, RuleNoteKind, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
 #: A row and the fields of it that are to be saved.
@@ -42,9 +42,10 @@ class LiveTrade:
     """A trade that is not over, with the rows that belong to it, and what is known of it in this process only.
 
     `alarmed`: the alarm that was raised last, "" for none. `sold_by_others`: shares that were bought and are neither
-    held nor sold by us. `unsaved`: what the next write takes along. `last_price`: the broker's. Times are None where
-    the thing is not so: shares stand without a stop or a closing order since, are shown free although a stop seems to
-    work since, the broker shows no position since, a stop move is to be tried again at.
+    held nor sold by us. `notes`: what this process noted of its rules. `unsaved`: what the next write takes along.
+    `last_price`: the broker's. Times are None where the thing is not so: shares stand without a stop or a closing order
+    since, are shown free although a stop seems to work since, the broker shows no position since, a stop move is to be
+    tried again at.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class LiveTrade:
         "missing_since",
         "move_again_at",
         "moves",
+        "notes",
         "past_exits",
         "sold_by_others",
         "trade",
@@ -69,6 +71,7 @@ class LiveTrade:
         self.exit: PositionExit | None = None
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
+        self.notes: dict[tuple[ExitReason, RuleNoteKind], RuleNote] = {}
         self.unsaved: list[Change] = []
         self.unprotected_since: datetime | None = None
         self.free_since: datetime | None = None
@@ -146,6 +149,18 @@ class Store(Protocol):
 
     def plans_ended(self, trades: list[Trade]) -> None:
         """Save the plan's own result of trades, whether they are closed or not."""
+        ...
+
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        """The shadow trades of a session whose plan has not ended."""
+        ...
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        """Store new shadow trades, and what has become of those that are stored."""
+        ...
+
+    def note_rules(self, notes: list[RuleNote]) -> None:
+        """Store notes of live trades; the first of its trade, rule and kind stays."""
         ...
 
 
@@ -351,6 +366,24 @@ class OrmStore:
         with _reaching_the_database(), transaction.atomic():
             Trade.objects.bulk_update(trades, _OF_THE_PLAN)
 
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        unfinished = ShadowTrade.objects.filter(book=self.book, session=day, plan_outcome__isnull=True)
+        with _reaching_the_database():
+            return list(unfinished.order_by("id"))
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        with _reaching_the_database():
+            ShadowTrade.objects.bulk_create(
+                shadows,
+                update_conflicts=True,
+                unique_fields=["book", "signal_key"],
+                update_fields=["entered_at", "entry_price", "risk_per_share", *_OF_THE_PLAN],
+            )
+
+    def note_rules(self, notes: list[RuleNote]) -> None:
+        with _reaching_the_database():
+            RuleNote.objects.bulk_create(notes, ignore_conflicts=True)
+
 
 def _put(row: Row, same: "models.QuerySet[Any]") -> None:
     """Insert a row, or write it over what is stored of it unless that is further."""
@@ -377,12 +410,14 @@ def _claims_the_same(row: PositionExit | StopMove) -> Q:
 
 
 class MemoryStore:
-    """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them."""
+    """The same rules in memory; `flush` writes the trades that have ended, with all that belongs to them, and the
+    shadow trades, whose session is over then."""
 
     def __init__(self, book: str) -> None:
         self.book = book
         self.live: dict[str, LiveTrade] = {}
         self._ended: list[LiveTrade] = []
+        self.shadows: dict[str, ShadowTrade] = {}
         self._signals: set[str] = set()
         self._client_ids: set[str] = set()
 
@@ -440,15 +475,25 @@ class MemoryStore:
     def plans_ended(self, trades: list[Trade]) -> None:
         """Nothing to do: `flush` writes what the trades hold by then."""
 
+    def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
+        return [each for each in self.shadows.values() if each.session == day and not each.plan_outcome]
+
+    def note_rules(self, notes: list[RuleNote]) -> None:
+        """Nothing to do: `flush` writes the notes of its trades."""
+
+    def store_shadows(self, shadows: list[ShadowTrade]) -> None:
+        self.shadows.update((each.signal_key, each) for each in shadows)
+
     def take_ended(self) -> list[LiveTrade]:
         """Hand over the trades that have ended since this was last asked, and forget them."""
         ended, self._ended = self._ended, []
         return ended
 
     def flush(self) -> None:
-        ended = self.take_ended()
-        trades = [mine.trade for mine in ended]
+        ended, shadows = self.take_ended(), self.shadows
+        trades, self.shadows = [mine.trade for mine in ended], {}
         with transaction.atomic():
+            bulk.insert(ShadowTrade, map(vars, shadows.values()))
             bulk.insert(Trade, map(vars, trades))
             keys = [trade.signal_key for trade in trades]
             stored = Trade.objects.filter(book=self.book, signal_key__in=keys).order_by()
@@ -457,9 +502,10 @@ class MemoryStore:
                 trade.pk = ids[trade.signal_key]
             _write(OrderIntent, (intent for mine in ended for intent in mine.intents))
             _write(StopMove, (move for mine in ended for move in mine.moves))
+            _write(RuleNote, (note for mine in ended for note in mine.notes.values()))
             exits = [(*mine.past_exits, mine.exit) for mine in ended]
             _write(PositionExit, (row for rows in exits for row in rows if row is not None))
 
 
-def _write(model: type[models.Model], rows: Iterable[OrderIntent | StopMove | PositionExit]) -> None:
+def _write(model: type[models.Model], rows: Iterable[OrderIntent | StopMove | PositionExit | RuleNote]) -> None:
     bulk.insert(model, ({**vars(row), "trade_id": row.trade.pk} for row in rows))

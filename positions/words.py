@@ -49,6 +49,16 @@ class PlanDoubt(StrEnum):
     AT_LAST_PRICE = "at_last_price"
 
 
+class RuleNoteKind(StrEnum):
+    """`near`: the rule had come nearly all its way, and did not act. The others say why it did not although it was
+    there: no bar in the last minute, the trade was leaving already, a user had taken it over."""
+
+    NEAR = "near"
+    STALE_DATA = "stale_data"
+    LEAVING = "leaving"
+    TAKEN_OVER = "taken_over"
+
+
 class ExitStatus(StrEnum):
     """`superseded`: the stop filled first, or others closed the position."""
 

@@ -1,6 +1,6 @@
 """The figures of the daily report, each with its n, its interval, and the reason where it is undefined."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from ml import statistics
 from ml.performance_tracker import Sample
 from ml.statistics import Floats, Interval
-from positions.models import Trade
+from positions.models import ShadowTrade, Trade
 
 #: Below this many trades an average says nothing: the half-width of its interval is about 0.4 R.
 FEW_TRADES = 30
@@ -78,28 +78,50 @@ def _rate(hits: int, n: int) -> Figure:
     return Figure(hits / n, n, f"{hits / n:.1%}", detail=f"{hits:,} of {n:,}")
 
 
-def _win_rate(sample: Sample) -> Figure:
-    pnl = sample.pnl
-    rate = statistics.win_rate(pnl)
-    interval = statistics.share_interval(sample.wins, len(pnl))
+def _share(sample: Sample, hits: Floats, sessions: Sequence[int], why: str) -> Figure:
+    """The mean of zeros and ones, of trades of these sessions."""
+    interval = statistics.share_interval(int(hits.sum()), len(hits))
     if len(sample.records) > 1:
-        clustered = statistics.clustered_interval((pnl > 0).astype(float), _sessions(sample.closed))
-        interval = clustered and Interval(max(0.0, clustered.low), min(1.0, clustered.high))
-    return _measured(rate, len(pnl), "{:.1%}", "", "no trades", interval)
+        clustered = statistics.clustered_interval(hits, sessions)
+        interval = clustered and clustered.within(0.0, 1.0)
+    return _measured(statistics.mean(hits), len(hits), "{:.1%}", "", why, interval)
+
+
+def _win_rate(sample: Sample) -> Figure:
+    return _share(sample, (sample.pnl > 0).astype(float), _sessions(sample.closed), "no trades")
+
+
+def _average(sample: Sample, r: Floats, sessions: Sequence[int], why: str) -> Figure:
+    """Mean R of trades of these sessions."""
+    interval = statistics.clustered_interval(r, sessions if len(sample.records) > 1 else range(len(r)))
+    return _measured(statistics.mean(r), len(r), "{:+.2f}", " R", why, interval)
 
 
 def mean_r(sample: Sample, trades: Collection[Trade]) -> Figure:
     r = np.array([trade.r_multiple for trade in trades], dtype=np.float64)
-    clusters = _sessions(trades) if len(sample.records) > 1 else range(len(r))
-    interval = statistics.clustered_interval(r, clusters)
-    return _measured(statistics.mean(r), len(r), "{:+.2f}", " R", "no trades with a known risk", interval)
+    return _average(sample, r, _sessions(trades), "no trades with a known risk")
+
+
+_NOT_SKIPPED, _NO_PLAN = "the model skipped nothing that was followed", "no trade whose plan's end is certain"
+
+
+def _plan_results(trades: Collection[Trade | ShadowTrade]) -> Floats:
+    return np.array([trade.plan_r for trade in trades], dtype=np.float64)
+
+
+def _plans_lost(sample: Sample, trades: Collection[Trade | ShadowTrade], why: str) -> Figure:
+    return _share(sample, (_plan_results(trades) <= 0).astype(float), _sessions(trades), why)
+
+
+def _plans_mean_r(sample: Sample, trades: Collection[Trade | ShadowTrade], why: str) -> Figure:
+    return _average(sample, _plan_results(trades), _sessions(trades), why)
 
 
 def exit_figure(sample: Sample, reason: str) -> Figure:
     return mean_r(sample, [trade for trade in sample.measured if trade.exit_reason == reason])
 
 
-def _sessions(trades: Collection[Trade]) -> list[int]:
+def _sessions(trades: Collection[Trade | ShadowTrade]) -> list[int]:
     return [trade.session.toordinal() for trade in trades]
 
 
@@ -255,6 +277,35 @@ DEFINITIONS = (
         "99 of 100 predictions were at least as fast, from features to decision.",
         "prediction",
         lambda sample: _measured(sample.prediction_p99_ms, len(sample.scores), "{:.2f}", " ms", "no predictions"),
+    ),
+    _Definition(
+        "skipped_lost",
+        "Skipped, would have lost",
+        "Of the signals that the model skipped, the share whose plans, followed on paper, ended as a LOSS: the gate's "
+        "precision, beside that of the trades below. Plans of uncertain end are left out. Interval: as Win rate.",
+        "signal",
+        lambda sample: _plans_lost(sample, sample.skipped, _NOT_SKIPPED),
+    ),
+    _Definition(
+        "skipped_r",
+        "Skipped, average R",
+        "What the same signals would have made. Below zero the gate saved money.",
+        "signal",
+        lambda sample: _plans_mean_r(sample, sample.skipped, _NOT_SKIPPED),
+    ),
+    _Definition(
+        "taken_lost",
+        "Taken, plan lost",
+        "Of the closed trades, the share whose plans alone ended as a LOSS.",
+        "trade",
+        lambda sample: _plans_lost(sample, sample.planned, _NO_PLAN),
+    ),
+    _Definition(
+        "taken_plan_r",
+        "Taken, average R of plans",
+        "What the same trades would have made by their plans alone.",
+        "trade",
+        lambda sample: _plans_mean_r(sample, sample.planned, _NO_PLAN),
     ),
     _Definition(
         "breakeven_moves",

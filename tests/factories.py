@@ -12,8 +12,8 @@ from factory.django import DjangoModelFactory
 from ml.encoder import Encoder
 from ml.features import FEATURE_SET, FEATURES, Kind
 from ml.models import MLModel, TradeFeatures
-from ml.words import Algorithm, Gate, ModelStatus
-from positions.models import Trade
+from ml.words import MODEL_SKIPS, Algorithm, Gate, ModelStatus
+from positions.models import ShadowTrade, Trade
 from positions.words import ExitReason, Feed, Outcome, Side, TradeStatus
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -87,6 +87,37 @@ class TradeFactory(DjangoModelFactory[Trade]):
     )
 
 
+class ShadowTradeFactory(DjangoModelFactory[ShadowTrade]):
+    """A long that a model skipped and that would have lost 1.05 R, unless `plan_outcome` says otherwise."""
+
+    class Meta:
+        model = ShadowTrade
+
+    book = "simulated"
+    symbol = factory.Sequence(lambda n: f"S{n:03}")
+    side = Side.LONG
+    strategy = "positions.strategy.VwapCross"
+    not_taken_reason = MODEL_SKIPS
+    feed = Feed.SIMULATED
+    signal_at = factory.Sequence(lambda n: FIRST_SIGNAL + timedelta(minutes=n % 300))
+    session = factory.LazyAttribute(lambda row: row.signal_at.astimezone(NEW_YORK).date())
+    signal_key = factory.LazyAttribute(signal_key)
+
+    planned_entry = Decimal(100)
+    initial_stop = Decimal(99)
+    target = Decimal(102)
+
+    entered_at = factory.LazyAttribute(lambda row: row.signal_at + timedelta(minutes=1))
+    entry_price = factory.SelfAttribute("planned_entry")
+    risk_per_share = Decimal(1)
+    plan_outcome = Outcome.LOSS
+    plan_r = factory.LazyAttribute(lambda row: R_OF[row.plan_outcome])
+    plan_exit_reason = factory.LazyAttribute(
+        lambda row: ExitReason.TARGET if row.plan_outcome == Outcome.WIN else ExitReason.STOP
+    )
+    plan_ended_at = factory.LazyAttribute(lambda row: row.signal_at + timedelta(minutes=20))
+
+
 class TradeFeaturesFactory(DjangoModelFactory[TradeFeatures]):
     """A complete row: every feature has a value; `features_of(trade)` makes the row of a trade."""
 
@@ -110,7 +141,7 @@ class TradeFeaturesFactory(DjangoModelFactory[TradeFeatures]):
         return {**PLAUSIBLE, **given}
 
 
-def features_of(trade: Trade, **values: Any) -> TradeFeatures:
+def features_of(trade: Trade | ShadowTrade, **values: Any) -> TradeFeatures:
     """The stored feature row of a trade's signal."""
     same = {name: getattr(trade, name) for name in ("book", "signal_key", "symbol", "signal_at", "session", "side")}
     return TradeFeaturesFactory(**{**same, "feed": trade.feed, **values})

@@ -15,6 +15,8 @@ from positions.api import (
     InstrumentViewSet,
     OrderIntentViewSet,
     PositionExitViewSet,
+    RuleNoteViewSet,
+    ShadowTradeViewSet,
     StopMoveViewSet,
     TradeViewSet,
     WorkerLeaseViewSet,
@@ -43,7 +45,9 @@ router = SimpleRouter()
 router.register("trades", TradeViewSet)
 router.register("positions", PositionViewSet, basename="position")
 router.register("instructions", AnsweredInstructionViewSet)
+router.register("shadow-trades", ShadowTradeViewSet)
 router.register("exits", PositionExitViewSet)
+router.register("rule-notes", RuleNoteViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)
 router.register("instruments", InstrumentViewSet)

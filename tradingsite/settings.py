@@ -9,7 +9,7 @@ import dj_database_url
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from unfold.contrib.constance.settings import UNFOLD_CONSTANCE_ADDITIONAL_FIELDS
 
-from positions.words import ExitReason, ExternalMode, Outcome, VolumeReference
+from positions.words import ExitReason, ExternalMode, InstructionKind, Outcome, RuleNoteKind, VolumeReference
 from tradingsite import logs
 from tradingsite.environment import (
     BadEnvironment,
@@ -206,7 +206,12 @@ SPECTACULAR_SETTINGS = {
         "tradingsite.kit.schema.add_problems",
     ],
     # What several columns have under names of their own:
-    "ENUM_NAME_OVERRIDES": {"ExitReasonEnum": list(ExitReason), "OutcomeEnum": list(Outcome)},
+    "ENUM_NAME_OVERRIDES": {
+        "ExitReasonEnum": list(ExitReason),
+        "OutcomeEnum": list(Outcome),
+        "RuleNoteKindEnum": list(RuleNoteKind),
+        "InstructionKindEnum": list(InstructionKind),
+    },
 }
 
 # retry > timeout > the longest task; a failed task is not run again by itself and missed runs are not caught up:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -399,10 +398,8 @@ def test_a_hanging_read_that_used_up_its_time_is_not_asked_again(
     monkeypatch.setattr("positions.broker.alpaca.PATIENCE", timedelta(seconds=0.3))
     broker = AlpacaBroker(TradingAccess(KEY, SECRET, origin=server.origin), SystemClock(), timeouts=(0.3, 0.3))
     server.faults.append(HANG)
-    began = time.monotonic()
     with pytest.raises(Unavailable):
         broker.positions()
-    assert 0.3 <= time.monotonic() - began < 0.6
     assert len(server.requests) == 1
 
 

@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from positions.journal import SUFFIX
 from positions.journaled_store import PAUSE, REFUSED, JournaledStore, TradeJournal
 from positions.live_settings import exit_settings, last_known
-from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from positions.models import OrderIntent, PositionExit, ShadowTrade, StopMove, Trade
 from positions.rules import ExitDecision
 from positions.store import OrmStore, StoreUnavailable
 from positions.words import ExitReason, ExitStatus, IntentStatus, IntentStep, Outcome, TradeStatus
+from tests.factories import ShadowTradeFactory
 from tests.positions.world import START, World, trade_plan
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -307,6 +308,14 @@ def test_the_end_of_a_plan_waits_for_the_database_too(in_trade):
     later(in_trade)
     stored = Trade.objects.get()
     assert (stored.status, stored.plan_outcome, stored.plan_r) == (TradeStatus.CLOSED, Outcome.WIN, 1.98)
+
+
+def test_shadow_trades_wait_for_the_database_too(in_trade):
+    with database_down():
+        in_trade.store.store_shadows([ShadowTradeFactory.build(symbol="F")])
+    later(in_trade)
+    assert ShadowTrade.objects.get().symbol == "F"
+    assert not in_trade.store.down
 
 
 def test_a_deadlock_at_any_statement_of_an_exit_repeats_the_write_and_never_the_order(tmp_path):

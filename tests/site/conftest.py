@@ -14,11 +14,12 @@ from positions.models import (
     Instrument,
     OrderIntent,
     PositionExit,
+    RuleNote,
     StopMove,
     Trade,
     WorkerLease,
 )
-from tests.factories import MLModelFactory, TradeFactory, features_of
+from tests.factories import MLModelFactory, ShadowTradeFactory, TradeFactory, features_of
 from tradingsite.models import IdempotencyKey, Notification
 
 HUGE_ARTIFACT = "QVJUSUZBQ1Q" * 1000
@@ -85,6 +86,7 @@ def rows(trained: MLModel) -> Trade:
 
 def fill_tables(trade: Trade, model: MLModel) -> None:
     book, at, price = trade.book, trade.signal_at, Decimal("101.25")
+    ShadowTradeFactory(book=book, symbol=trade.symbol, signal_at=at)
     features_of(trade, spread=None, missing={"spread": "no_quote"})
     PositionExit.objects.create(
         book=book,
@@ -96,6 +98,7 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         decided_price=price,
         quantity=10,
     )
+    RuleNote.objects.create(book=book, trade=trade, rule="stop", kind="near", evidence={"share": 0.93}, noted_at=at)
     StopMove.objects.create(
         book=book, trade=trade, old_stop=price, new_stop=price + 1, evidence={"profit_r": 1.02}, decided_at=at
     )

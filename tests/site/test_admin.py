@@ -19,7 +19,8 @@ from tradingsite.kit.words import table
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]
 TABLES = {
-    "trades", "position_exits", "stop_moves", "order_intents", "worker_leases", "instruments",
+    "trades", "shadow_trades", "rule_notes", "position_exits", "stop_moves", "order_intents", "worker_leases",
+    "instruments",
     "ml_trade_features", "ml_models", "ml_predictions", "ml_drift", "ml_performance", "notifications",
 }  # fmt: skip
 LOOKED_AT = [model for model in OURS if model is not Instrument]

@@ -30,7 +30,8 @@ def api(owner: User) -> APIClient:
 
 def test_every_table_has_its_address() -> None:
     assert set(LISTS) == {
-        "trades", "instructions", "exits", "stop-moves", "order-intents", "instruments", "leases",
+        "trades", "shadow-trades", "rule-notes", "instructions", "exits", "stop-moves", "order-intents",
+        "instruments", "leases",
         "features", "models", "predictions", "performance", "leakage-checks", "drift-checks",
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
@@ -14,6 +15,9 @@ from tests.factories import TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT
 from tests.site.test_admin import LOOKED_AT
 from tradingsite.kit import export
+from tradingsite.kit.admin import RecordAdmin
+
+EXPORTED = [model for model in LOOKED_AT if isinstance(admin.site._registry[model], RecordAdmin)]
 
 
 def exported(client: Client, model: type, form: str, query: str = "") -> bytes:
@@ -27,7 +31,7 @@ def lines(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 
 
-@pytest.mark.parametrize("model", LOOKED_AT)
+@pytest.mark.parametrize("model", EXPORTED)
 def test_both_forms_hold_every_row_of_every_table(model: type, rows: Trade, owner_client: Client) -> None:
     expected = model.objects.count()
     assert len(lines(exported(owner_client, model, "csv"))) == expected

@@ -59,6 +59,7 @@ class TestTrade:
         permit(newcomer, "positions.view_trade")
         page = text(newcomer_client, address("positions_trade_change", rows.pk))
         assert "What happened, in order" in page
+        assert "Rule stop had come 93% of its way, and did not act" in page
         assert "What the model said" not in page
         assert "What was known at the signal" not in page
 
@@ -92,7 +93,7 @@ class TestTrade:
         fill_tables(before, MLModel.objects.get())
         where = address("positions_trade_change", rows.pk)
         owner_client.get(where)
-        with django_assert_max_num_queries(27) as few:
+        with django_assert_max_num_queries(28) as few:
             owner_client.get(where)
         for _ in range(10):
             fill_tables(TradeFactory(), MLModel.objects.get())

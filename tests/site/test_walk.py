@@ -22,7 +22,7 @@ from positions.market.bars import BarHistory, SessionBars
 from positions.market.feeds import ReplayFeed
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.market.indicators import OPENING_BARS
-from positions.models import Instrument, OrderIntent, PositionExit, StopMove, Trade
+from positions.models import Instrument, OrderIntent, PositionExit, ShadowTrade, StopMove, Trade
 from positions.store import OrmStore
 from positions.words import TradeStatus
 from tests.bars_file import write_csv
@@ -181,10 +181,14 @@ def test_every_signal_has_a_feature_row_and_every_trade_an_outcome():
     assert set(Trade.objects.values_list("status", flat=True)) == {TradeStatus.CLOSED}
     assert not Trade.objects.filter(outcome=None).exists()
     assert not TradeFeatures.objects.filter(taken=False, not_taken_reason="").exists()
+    passed_over = TradeFeatures.objects.filter(taken=False).exclude(not_taken_reason="invalid_plan")
+    reasons = dict(passed_over.values_list("signal_key", "not_taken_reason"))
+    assert dict(ShadowTrade.objects.values_list("signal_key", "not_taken_reason")) == reasons
+    assert not ShadowTrade.objects.filter(entered_at__isnull=False, plan_outcome=None).exists()
 
 
 def count_rows() -> dict[str, int]:
-    tables = (Trade, TradeFeatures, PositionExit, StopMove, OrderIntent, Instrument, Performance)
+    tables = (Trade, ShadowTrade, TradeFeatures, PositionExit, StopMove, OrderIntent, Instrument, Performance)
     return {table.__name__: table.objects.count() for table in tables}
 
 

@@ -23,7 +23,7 @@ from ml.registry import HEAVY
 from positions.admin import TradeAdmin
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
-from positions.words import ExitReason, Side, TradeStatus
+from positions.words import ExitReason, RuleNoteKind, Side, TradeStatus
 from reports.figures import in_r
 from reports.trade_charts import Candles, Marks, Moment, candles, waterfall
 from tradingsite import book_bars
@@ -35,6 +35,14 @@ LOOKED_THROUGH = 5_000  # signals before this one among which its like are sough
 LIKE_SHOWN = 5
 LIKE_READ = 50  # the closest, some of which had not closed yet
 AROUND = timedelta(minutes=30)  # bars shown before the signal and after the end
+
+#: What a rule did that is noted on a trade; `share` is how far of its way it had come.
+NOTED = {
+    RuleNoteKind.NEAR: "had come {share:.0%} of its way, and did not act",
+    RuleNoteKind.STALE_DATA: "would have acted, but there was no bar in the last minute",
+    RuleNoteKind.LEAVING: "would have acted, but the trade was leaving already",
+    RuleNoteKind.TAKEN_OVER: "would have acted, but a user had taken the trade over",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def trade_page(trade: Trade, request: HttpRequest) -> dict[str, Any]:
 
     What the model knew and said is shown to who may see features and predictions.
     """
-    prefetch_related_objects([trade], "intents", "stop_moves", "exits")
+    prefetch_related_objects([trade], "intents", "stop_moves", "exits", "rule_notes")
     figures: dict[str, Any] = {}
     bars = _bars(trade)
     if bars is not None:
@@ -303,16 +311,23 @@ def _events(trade: Trade, predictions: Iterable[Prediction]) -> Iterator[Event]:
             )
             error = f": {intent.error}" if intent.error else ""
             yield Event(intent.finished_at, f"Order {intent.step} {intent.status}{filled}{error}")
-    for move in trade.stop_moves.all():
-        yield Event(move.decided_at, f"Stop to move from {move.old_stop:.2f} to {move.new_stop:.2f}")
-        if move.confirmed_at:
-            yield Event(move.confirmed_at, f"Stop stands at {move.new_stop:.2f}")
-    for leaving in trade.exits.all():
-        yield Event(leaving.decided_at, f"Rule {leaving.rule} decided to leave at {leaving.decided_price:.2f}")
-        if leaving.finished_at:
-            yield Event(leaving.finished_at, f"Exit by {leaving.rule} {leaving.status}")
+    yield from _rule_events(trade)
     if trade.exited_at:
         yield Event(trade.exited_at, f"Closed by {trade.exit_reason}: {trade.outcome}, {in_r(trade.r_multiple)}")
     if trade.plan_ended_at:
         came_to = f"{trade.plan_exit_reason}, {trade.plan_outcome}, {in_r(trade.plan_r)}"
         yield Event(trade.plan_ended_at, f"Its plan alone would have ended here: {came_to}")
+
+
+def _rule_events(trade: Trade) -> Iterator[Event]:
+    for move in trade.stop_moves.all():
+        yield Event(move.decided_at, f"Stop to move from {move.old_stop:.2f} to {move.new_stop:.2f}")
+        if move.confirmed_at:
+            yield Event(move.confirmed_at, f"Stop stands at {move.new_stop:.2f}")
+    for note in trade.rule_notes.all():
+        said = NOTED[RuleNoteKind(note.kind)].format(share=note.evidence.get("share", 1.0))
+        yield Event(note.noted_at, f"Rule {note.rule} {said}")
+    for leaving in trade.exits.all():
+        yield Event(leaving.decided_at, f"Rule {leaving.rule} decided to leave at {leaving.decided_price:.2f}")
+        if leaving.finished_at:
+            yield Event(leaving.finished_at, f"Exit by {leaving.rule} {leaving.status}")
