@@ -29,7 +29,8 @@ SYMBOLS = ("KO", "F", "SPY")
 PRICES = (100.0, 10.0, 500.0)
 RULES = changed(Rules(), {"spread": 0, "rate_limit": 0})
 
-Prices = tuple[float, float, float, float]
+#: Open, high, low and close, and the volume where it is not 1,000.
+Prices = tuple[float, ...]
 
 
 class DrawnMarket:
@@ -52,7 +53,10 @@ class DrawnMarket:
             values[4], values[5] = 1000.0, np.nan
             if session.open == OPEN:
                 for minute, bar in enumerate(self._ko):
-                    values[:4, minute, 0] = np.nan if bar is None else bar
+                    if bar is None:
+                        values[:5, minute, 0] = np.nan
+                    else:
+                        values[: len(bar), minute, 0] = bar
             yield SessionBars(session, MINUTE, self.universe, values), session.open >= OPEN
 
 

@@ -1,7 +1,7 @@
 """What a look of the monitors costs: the same queries for many positions as for one, a call for every 500 of their
 orders, and little time.
 
-python -m pytest tests/positions/test_many_positions.py -m slow -s
+    python -m pytest tests/positions/test_many_positions.py -m slow -s
 """
 
 import statistics
