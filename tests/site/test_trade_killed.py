@@ -16,7 +16,7 @@ from django.conf import settings as site
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import LIVE_STATUSES, Instrument, Trade, WorkerLease
 from tests.site.test_alpaca_server_command import serving
-from tests.site.test_trade_command import BOOK, _database
+from tests.site.test_trade_command import BOOK, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -43,18 +43,14 @@ def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
         for symbol, tradable in zip(universe.symbols, universe.tradable, strict=True)
     )
     with serving(tmp_path, "--speed", "20", "--seed", "7") as (_, origin):
-        environment = {
-            **os.environ, "BOOK": BOOK, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
-            "ALPACA_TRADING_URL": origin, "ALPACA_DATA_URL": origin, "VAR_DIR": str(tmp_path / "live"),
-            "DATABASE_URL": _database(),
-        }  # fmt: skip
+        inherited = {**os.environ, **environment(origin, tmp_path / "live")}
         client = TradingClient("key", "secret", url_override=origin)
         command = [sys.executable, str(site.BASE_DIR / "manage.py"), "trade"]
-        first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        first = subprocess.Popen(command, env=inherited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         standby = None
         try:
             holder = until(60, lambda: WorkerLease.objects.first()).holder
-            standby = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            standby = subprocess.Popen(command, env=inherited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             until(240, lambda: len(client.get_all_positions()) >= 3)
             first.kill()
             killed = time.monotonic()
