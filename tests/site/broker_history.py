@@ -10,7 +10,7 @@ from alpaca.trading.enums import OrderStatus, QueryOrderStatus
 from alpaca.trading.models import Order
 from alpaca.trading.requests import GetOrdersRequest
 
-from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, StopMove, Trade
+from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, Trade
 from positions.words import ExitReason, ExitStatus, IntentStep, Side, StopMoveStatus, TradeStatus
 
 BY_THE_STOP = (ExitReason.STOP, ExitReason.BREAKEVEN_STOP)
@@ -147,7 +147,11 @@ class TradeHistory:
     def _loosened(self) -> list[str]:
         sign = 1 if self.trade.side == Side.LONG else -1
         stops = [float(order.stop_price) for order in self._of(IntentStep.STOP, IntentStep.MOVE)]
-        return [f"the stop went from {old} to {new}" for old, new in pairwise(stops) if sign * (new - old) < 0]
+        moves = [(move.old_stop, move.new_stop) for move in self.trade.stop_moves.all()]
+        return [
+            *(f"the stop went from {old} to {new}" for old, new in pairwise(stops) if sign * (new - old) < 0),
+            *(f"the stop was to go from {old} to {new}" for old, new in moves if sign * (new - old) <= 0),
+        ]
 
     def _misrecorded(self) -> list[str]:
         trade, found = self.trade, []
@@ -177,14 +181,6 @@ def untraceable(history: History, book: str) -> list[str]:
     found = [f"{client_id} is in no journal" for client_id in known if client_id not in ours]
     sent = intents.exclude(broker_order_id="").values_list("client_order_id", "broker_order_id")
     return found + [f"{client_id} is not known to the broker" for client_id, its in sent if known.get(client_id) != its]
-
-
-def loosening_moves(book: str) -> list[str]:
-    return [
-        f"{move.trade.signal_key}: from {move.old_stop} to {move.new_stop}"
-        for move in StopMove.objects.filter(book=book).select_related("trade")
-        if (move.new_stop - move.old_stop) * (1 if move.trade.side == Side.LONG else -1) <= 0
-    ]
 
 
 def trades_of(book: str) -> list[Trade]:
