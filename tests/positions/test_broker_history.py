@@ -8,9 +8,9 @@ from alpaca.trading.enums import OrderSide
 from alpaca.trading.requests import ReplaceOrderRequest
 
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from tests.positions.broker_history import read, trades_of, untraceable
 from tests.positions.desk_over_http import DeskOverHttp
 from tests.positions.stand_in import StandIn, market
-from tests.site.broker_history import read, trades_of, untraceable
 
 pytestmark = pytest.mark.django_db
 

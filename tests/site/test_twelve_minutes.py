@@ -24,7 +24,7 @@ from django.conf import settings as site
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import ExternalPosition, Instrument, Trade, WorkerLease
 from positions.words import TradeStatus
-from tests.site.broker_history import exits_of, read, trades_of, untraceable
+from tests.positions.broker_history import exits_of, read, trades_of, untraceable
 from tests.site.test_alpaca_server_command import serving
 from tests.site.test_trade_command import BOOK, environment
 from tests.site.test_trade_killed import protected, until
