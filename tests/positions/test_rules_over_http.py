@@ -4,7 +4,7 @@ Long and short are the same market, mirrored at 100.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -18,7 +18,7 @@ from positions.models import PositionExit, StopMove, Trade
 from positions.rules import ExitSettings
 from positions.words import ExitReason, ExitStatus, Side, StopMoveStatus, TradeStatus
 from tests.positions.desk_over_http import DeskOverHttp, StandInClock
-from tests.positions.stand_in import MINUTE, DrawnMarket, Prices, StandIn
+from tests.positions.stand_in import DAYS, MINUTE, DrawnMarket, Prices, StandIn
 
 pytestmark = pytest.mark.django_db
 
@@ -52,21 +52,27 @@ class Watched(DeskOverHttp):
         drawn: Sequence[Prices | None],
         settings: ExitSettings,
         clock: StandInClock | None = None,
+        days: tuple[date, date] = DAYS,
     ) -> None:
         super().__init__(alpaca, side, clock)
-        market = DrawnMarket(drawn)
-        (friday, _), (monday, _), *_ = market.sessions()
-        self._batches = monday.batches()
+        market = DrawnMarket(drawn, days=days)
+        (before, _), (today, _), *_ = market.sessions()
+        self._batches = today.batches()
         self.bank = IndicatorBank(market.universe)
         past = BarHistory()
-        past.append(friday)
-        self.bank.open_session(monday.session, MINUTE, past)
+        past.append(before)
+        self.bank.open_session(today.session, MINUTE, past)
         self.exits = ExitMonitor(self.bank, self.store, self.execution, lambda: settings)
         self.breakeven = BreakevenStopManager(self.bank, self.store, self.execution, lambda: settings)
 
     def watch(self) -> None:
         self.tick()
         self.exits.tick(self.clock.now())
+
+    def catch_up(self, until: datetime) -> None:
+        """Take in the bars of the session from before this process began."""
+        while self.bank.now < until:
+            self.bank.update(next(self._batches))
 
     def minute(self, *, arrives: bool = True) -> None:
         """A minute passes; its bar arrives at its end, or never does."""
@@ -207,6 +213,19 @@ def test_a_cent_less_than_its_risk_leaves_the_stop_where_it_was(alpaca: StandIn,
     desk.minutes(6)
     stays(desk)
     assert not StopMove.objects.exists()
+
+
+@both_sides
+def test_on_a_short_day_everything_is_left_five_minutes_before_the_early_close(alpaca: StandIn, side: Side) -> None:
+    days, now = (date(2025, 7, 2), date(2025, 7, 3)), datetime(2025, 7, 3, 16, 50, tzinfo=UTC)
+    alpaca.reset(days=days, at=now)
+    desk = Watched(alpaca, side, [], ONLY, StandInClock(alpaca, now), days)
+    desk.catch_up(now)
+    desk.enter()
+    desk.minutes(4)
+    stays(desk)
+    desk.minute()
+    assert left(desk, ExitReason.SESSION_CLOSE).decided_at == datetime(2025, 7, 3, 16, 55, tzinfo=UTC)
 
 
 @both_sides

@@ -1,7 +1,7 @@
 """A whole session traded over HTTP and WebSocket, by the real SDK, at a simulated Alpaca in another process."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from positions.market.bars import SessionBars
 from positions.market.calendar import session_of
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import ExternalPosition, Instrument, PositionExit, Trade, WorkerLease
-from positions.words import ExitReason, ExitStatus, Feed, TradeStatus
+from positions.words import ExitStatus, Feed, TradeStatus
 from tests.runs import run
 from tests.site.test_alpaca_server_command import serving
 from tradingsite.trading import watchlist
@@ -32,8 +32,6 @@ DAY = date(2024, 12, 24)
 SPEED = "60"
 #: Share of the bars that a busy machine may see too late at this speed; nothing is entered on them.
 MOST_LATE = 0.25
-#: How long before the close everything is left.
-FLATTENED = timedelta(minutes=5)
 
 
 class AsStored:
@@ -100,9 +98,7 @@ def test_a_session_over_http_is_that_of_a_replay_of_its_bars(listed: None, setti
 
     session = session_of(DAY)
     assert session is not None
-    at_the_close = PositionExit.objects.filter(book=BOOK, rule=ExitReason.SESSION_CLOSE)
-    assert at_the_close.exists()
-    assert all(session.close - FLATTENED <= each.decided_at < session.close for each in at_the_close)
+    assert max(trade.exited_at for trade in closed) < session.close
 
     bars = AsStored(settings.VAR_DIR / "bars")
     run(bars)
