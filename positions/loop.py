@@ -95,6 +95,7 @@ class TradingLoop:
         self._excursions = Excursions(len(desk.bank.universe))
         self._shadows = ShadowBook(len(desk.bank.universe), desk.execution.cost_per_share)
         self._considered: set[str] = set()
+        self._is_open = False
         desk.execution.closing_listeners.append(self._measure)
         desk.execution.entered_listeners.append(self._follow)
         desk.execution.closed_listeners.append(self._count_result)
@@ -108,7 +109,7 @@ class TradingLoop:
             self._results.add(trade)
         self._ledger.open_session(session)
         self._excursions.open_session(session)
-        self._followed = {}
+        self._followed, self._is_open = {}, True
         for trade in self._desk.store.unfinished_plans(session.day):
             if trade.symbol in self._desk.bank.row_of:  # else it is watched no more: no bar will tell
                 self._follow(trade)
@@ -174,7 +175,10 @@ class TradingLoop:
         self._desk.market.update()
 
     def _follow(self, trade: Trade) -> None:
-        """Hear of an entry: what becomes of its plan is followed beside the trade, and on when that has ended."""
+        """Hear of an entry: what becomes of its plan is followed beside the trade, and on when that has ended. Before
+        the first session is open nothing is followed; the trade is stored, and the opening reads it."""
+        if not self._is_open:
+            return
         desk = self._desk
         assert trade.entry_price is not None
         assert trade.risk_per_share is not None

@@ -162,8 +162,8 @@ class AlpacaBroker:
         return self._find("/orders:by_client_order_id", {"client_order_id": client_order_id})
 
     def changed_orders(self) -> list[Order]:
-        """One call, none while no order of ours works: all orders since the oldest that is watched, compared with what
-        was told before."""
+        """None while no order of ours works, else one call for every 500 orders since the oldest that is watched: all
+        of them, compared with what was told before."""
         if not self._watched:
             return []
         query = {"status": "all", "after": min(watched.since for watched in self._watched.values()).isoformat()}

@@ -15,7 +15,7 @@ performer, which alone reaches broker and store, and the execution that others c
 """
 
 from positions.execution.execution import Execution
-from positions.execution.limits import ENTRY_PATIENCE, MOST_ATTEMPTS, MOVE_PAUSE, RELEASE_PAUSE
+from positions.execution.limits import ENTRY_PATIENCE, LEAST_RISK, MOST_ATTEMPTS, MOVE_PAUSE, RELEASE_PAUSE
 from positions.execution.steps import (
     Cancel,
     FindOrder,
@@ -34,6 +34,7 @@ from positions.execution.steps import (
 
 __all__ = [
     "ENTRY_PATIENCE",
+    "LEAST_RISK",
     "MOST_ATTEMPTS",
     "MOVE_PAUSE",
     "RELEASE_PAUSE",

@@ -17,11 +17,13 @@ from positions.broker.standin.orders import FINAL, OrderType, Status, VenueOrder
 from positions.execution import Execution
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
 from positions.store import OrmStore, Store
-from positions.words import ExitStatus, StopMoveStatus, TradeStatus
+from positions.words import ExitReason, ExitStatus, Side, StopMoveStatus, TradeStatus
 from tests.positions.stand_in import MINUTE, OPEN, StandIn
 from tests.positions.world import BREAKEVEN, LEAVE, trade_plan
 
 HURRY = 0.3
+#: What ends a trade without an exit of ours.
+BY_OTHERS = (ExitReason.STOP, ExitReason.BREAKEVEN_STOP, ExitReason.MANUAL)
 LIVE = [TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING]
 #: KO at 100 for two minutes, then at 101.50 for an hour.
 RISEN = [(100, 100, 100, 100)] * 2 + [(101.5, 101.5, 101.5, 101.5)] * 60
@@ -43,18 +45,19 @@ class StandInClock:
 
 
 class DeskOverHttp:
-    """One process's execution. `look` after every step of it notes what must never be, and how long shares stood
-    without a stop or a closing order."""
+    """One process's execution, for ten shares of KO on one side. `look` after every step of it notes what must never
+    be, and how long shares stood without a stop or a closing order."""
 
-    def __init__(self, alpaca: StandIn, store: Store | None = None, at: datetime = OPEN) -> None:
-        self.alpaca = alpaca
-        self.clock = StandInClock(alpaca, at)
+    def __init__(self, alpaca: StandIn, side: Side = Side.LONG, clock: StandInClock | None = None) -> None:
+        self.alpaca, self.side, self.sign = alpaca, side, 1 if side is Side.LONG else -1
+        self.closing = OrderSide.SELL if side is Side.LONG else OrderSide.BUY
+        self.clock = clock or StandInClock(alpaca, OPEN)
         self.problems: list[str] = []
         self.longest_naked = timedelta(0)
         self._naked_since: datetime | None = None
         self._tightest: Decimal | None = None
         self.closed: list[Trade] = []
-        self.start(store or OrmStore("simulated"))
+        self.start(OrmStore("simulated"))
 
     def start(self, store: Store) -> None:
         """A new process: broker, database and disk are all that is left."""
@@ -93,7 +96,7 @@ class DeskOverHttp:
             self.look()
 
     def enter(self) -> bool:
-        return self.execution.enter(trade_plan(at=self.clock.now()))
+        return self.execution.enter(trade_plan(side=self.side, at=self.clock.now()))
 
     def hold(self) -> None:
         """Ten shares of KO with their stop at 99."""
@@ -125,11 +128,11 @@ class DeskOverHttp:
     @property
     def held(self) -> int:
         holding = self.alpaca.server.venue.account.held.get("KO")
-        return int(holding.quantity) if holding else 0
+        return self.sign * int(holding.quantity) if holding else 0
 
     @property
     def covered(self) -> int:
-        return int(sum(each.quantity - each.filled_quantity for each in self.working if each.side is OrderSide.SELL))
+        return int(sum(each.quantity - each.filled_quantity for each in self.working if each.side is self.closing))
 
     @property
     def stop_price(self) -> Decimal | None:
@@ -139,12 +142,12 @@ class DeskOverHttp:
         now = self.clock.now()
         if not 0 <= self.held <= 10:
             self.problems.append(f"{self.held} shares are held")
-        exits = [each for each in self.working if each.type is OrderType.MARKET and each.side is OrderSide.SELL]
+        exits = [each for each in self.working if each.type is OrderType.MARKET and each.side is self.closing]
         if len(exits) > 1:
             self.problems.append("two exits work")
-        stops = [each.stop_price for each in self.working if each.stop_price is not None]
+        stops = [self.sign * each.stop_price for each in self.working if each.stop_price is not None]
         if stops and self._tightest is not None and max(stops) < self._tightest:
-            self.problems.append(f"the stop was loosened to {max(stops)} from {self._tightest}")
+            self.problems.append(f"the stop was loosened to {abs(max(stops))} from {abs(self._tightest)}")
         self._tightest = max([*stops, *([self._tightest] if self._tightest is not None else [])], default=None)
         if self.held <= self.covered:
             self._naked_since = None
@@ -166,7 +169,7 @@ class DeskOverHttp:
             found.append(f"the stop is {self.stop_price}, {live[0].stop_price} in the database")
         for trade in Trade.objects.filter(status=TradeStatus.CLOSED):
             done = PositionExit.objects.filter(trade=trade, status=ExitStatus.DONE).count()
-            if done != (trade.exit_reason == LEAVE.rule):
+            if done != (trade.exit_reason not in BY_OTHERS):
                 found.append(f"{done} final exits of a trade that ended by {trade.exit_reason}")
             if PositionExit.objects.filter(trade=trade, status=ExitStatus.PENDING).exists():
                 found.append("an exit of a trade that is over is pending")
@@ -177,7 +180,7 @@ class DeskOverHttp:
     def _short_or_doubled(self) -> list[str]:
         """By every fill there was."""
         fills = [each for each in self.alpaca.server.venue.account.activities if isinstance(each, Fill)]
-        signed = [each.quantity if each.order.side is OrderSide.BUY else -each.quantity for each in fills]
+        signed = [-each.quantity if each.order.side is self.closing else each.quantity for each in fills]
         return [f"{held} shares were held" for held in accumulate(signed) if not 0 <= held <= 10]
 
     def _untraceable(self) -> list[str]:

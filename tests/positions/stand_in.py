@@ -27,31 +27,35 @@ SYMBOLS = ("KO", "F", "SPY")
 PRICES = (100.0, 10.0, 500.0)
 RULES = changed(Rules(), {"spread": 0, "rate_limit": 0})
 
-Prices = tuple[float, float, float, float]
+#: Open, high, low and close, and the volume where it is not 1,000.
+Prices = tuple[float, ...]
 
 
 class DrawnMarket:
-    """Flat at 100 (KO, and `others` named T0, T1...), 10 (F) and 500 (SPY), KO's first bars on Monday
-    as drawn (a `ReplayFeed`)."""
+    """Flat at 100 (KO, and `others` named T0, T1...), 10 (F) and 500 (SPY), KO's first bars on the second day
+    as drawn; the first day warms up (a `ReplayFeed`)."""
 
     name = Feed.SIMULATED
     length = MINUTE
     vix: VixHistory | None = None
 
-    def __init__(self, ko: Sequence[Prices | None] = (), others: int = 0) -> None:
-        self._ko, self._others = ko, others
+    def __init__(self, ko: Sequence[Prices | None] = (), others: int = 0, days: tuple[date, date] = DAYS) -> None:
+        self._ko, self._others, self._days = ko, others, days
         names, blank = (*SYMBOLS, *(f"T{number}" for number in range(others))), ("",) * (3 + others)
         self.universe = Universe(names, blank, blank, (True, True, False) + (True,) * others, 2)
 
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
-        for session in sessions_between(*DAYS):
+        for number, session in enumerate(sessions_between(*self._days)):
             values = np.empty((6, (session.close - session.open) // MINUTE, len(self.universe)))
             values[:4] = PRICES + (100.0,) * self._others
             values[4], values[5] = 1000.0, np.nan
-            if session.open == OPEN:
+            if number == 1:
                 for minute, bar in enumerate(self._ko):
-                    values[:4, minute, 0] = np.nan if bar is None else bar
-            yield SessionBars(session, MINUTE, self.universe, values), session.open >= OPEN
+                    if bar is None:
+                        values[:5, minute, 0] = np.nan
+                    else:
+                        values[: len(bar), minute, 0] = bar
+            yield SessionBars(session, MINUTE, self.universe, values), number >= 1
 
 
 class StandIn(ServerThread):
@@ -60,8 +64,8 @@ class StandIn(ServerThread):
     def __init__(self) -> None:
         super().__init__()
         self._ko: Sequence[Prices | None] = ()
-        self._others = 0
-        self.server = AlpacaServer(lambda: DrawnMarket(self._ko, self._others), RULES)
+        self._others, self._days = 0, DAYS
+        self.server = AlpacaServer(lambda: DrawnMarket(self._ko, self._others, self._days), RULES)
 
     async def _start(self) -> int:
         return await self.server.start("127.0.0.1", 0)
@@ -71,8 +75,15 @@ class StandIn(ServerThread):
 
     # What a test does to it
 
-    def reset(self, ko: Sequence[Prices | None] = (), at: datetime = OPEN, others: int = 0, **rules: object) -> None:
-        self._ko, self._others = ko, others
+    def reset(
+        self,
+        ko: Sequence[Prices | None] = (),
+        at: datetime = OPEN,
+        others: int = 0,
+        days: tuple[date, date] = DAYS,
+        **rules: object,
+    ) -> None:
+        self._ko, self._others, self._days = ko, others, days
         self.control("POST", "reset", rules)
         self.go(to=at)
 

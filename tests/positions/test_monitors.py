@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from positions.broker.port import Unavailable
+from positions.loop import TradingLoop
 from positions.market.bars import BarHistory, SessionBars
 from positions.market.calendar import Session
 from positions.models import PositionExit, Trade
@@ -15,7 +16,7 @@ from positions.rules import ExitSettings, RiskSettings
 from positions.strategy import Opinion
 from positions.words import ExitReason, Side, TradeStatus
 from tests.positions.stage import FLAT, Stage
-from tests.positions.world import MINUTE, START, UNIVERSE
+from tests.positions.world import MINUTE, START, UNIVERSE, batch
 
 pytestmark = pytest.mark.django_db
 
@@ -27,6 +28,22 @@ def test_a_signal_becomes_a_protected_trade_sized_by_its_risk():
     assert trade.quantity == 200  # 20 % of 100,000 dollars binds before 0.5 % of risk at one dollar a share
     assert trade.entry_volume == 1000.0
     assert stage.world.protected() == 200
+
+
+def test_an_entry_that_filled_while_nobody_watched_is_protected_before_the_session_is_opened():
+    stage = Stage()
+    for _ in range(5):
+        stage.bar(FLAT)
+    stage.signal()
+    stage.bar(FLAT)
+    stage.world.exchange.open_bar(batch(stage.now, FLAT))
+    for listeners in (stage.world.execution.entered_listeners, stage.world.execution.closing_listeners):
+        listeners.clear()
+    started = TradingLoop(stage.desk)
+    started.settle()
+    assert (stage.world.held(), stage.world.protected()) == (200, 200)
+    started.open_session(stage.session, MINUTE, BarHistory())
+    assert [trade.symbol for trade in started._followed.values()] == ["KO"]
 
 
 def test_the_target_closes_a_trade_at_the_next_open():

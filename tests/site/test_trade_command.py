@@ -23,6 +23,7 @@ from positions import leases
 from positions.models import ExternalPosition, Instrument, Trade, WorkerLease
 from tests.positions.stand_in import market
 from tests.site.test_alpaca_server_command import serving
+from tradingsite import schedules
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -119,28 +120,52 @@ def test_monitors_list_what_is_not_ours_and_protect_it_if_told_to(origin: str) -
 
     config.EXTERNAL_POSITIONS = "protect"
     client = TradingClient("key", "secret", url_override=origin)
-    until = time.monotonic() + 60
-    while not client.get_clock().is_open:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    client.submit_order(market("XTA", 5))
-    while not client.get_all_positions():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    hold(client, "XTA", 5)
     call_command("run_monitors", max_ticks=2)
     assert ExternalPosition.objects.get().trade == Trade.objects.get()
     (stop,) = client.get_orders()
     assert (stop.symbol, stop.qty, stop.order_type.value) == ("XTA", "5", "stop")
 
 
+@pytest.mark.slow
+def test_the_schedule_alone_protects_a_position_and_leaves_it_by_a_rule(
+    origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As qcluster runs it each minute where no `trade` and no `run_monitors` is at work."""
+    from constance import config
+
+    config.EXTERNAL_POSITIONS, config.TIME_LIMIT_MINUTES, config.COST_PER_SHARE = "manage", 1.0, 5.0
+    for name, value in environment(origin, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    client = TradingClient("key", "secret", url_override=origin)
+    hold(client, "XTA", 5)
+    for _ in range(3):
+        assert "Trading paper:tests" in schedules.monitors()
+        if not client.get_all_positions():
+            break
+    trade = Trade.objects.get()
+    assert (trade.status, trade.exit_reason) == ("closed", "time_limit")
+    assert list(trade.intents.order_by("id").values_list("step", flat=True)) == ["entry", "stop", "exit"]
+    assert (client.get_all_positions(), client.get_orders()) == ([], [])
+    assert not WorkerLease.objects.exists()
+
+
+def hold(client: TradingClient, symbol: str, shares: int) -> None:
+    """Buy by hand once the market is open."""
+    until = time.monotonic() + 60
+    while not client.get_clock().is_open:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    client.submit_order(market(symbol, shares))
+    while not client.get_all_positions():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_a_process_that_is_told_to_end_does_so_within_five_seconds(origin: str, tmp_path: Path) -> None:
-    environment = {
-        "BOOK": BOOK, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret", "ALPACA_TRADING_URL": origin,
-        "ALPACA_DATA_URL": origin, "VAR_DIR": str(tmp_path / "other"), "DATABASE_URL": _database(),
-    }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-u", str(site.BASE_DIR / "manage.py"), "trade"],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment(origin, tmp_path / "other")},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -155,6 +180,14 @@ def test_a_process_that_is_told_to_end_does_so_within_five_seconds(origin: str, 
         process.kill()
         process.communicate()
     assert not WorkerLease.objects.exists()
+
+
+def environment(origin: str, folder: Path) -> dict[str, str]:
+    """Of another process that trades at this simulated Alpaca, on the tests' database."""
+    return {
+        "BOOK": BOOK, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret", "ALPACA_TRADING_URL": origin,
+        "ALPACA_DATA_URL": origin, "VAR_DIR": str(folder), "DATABASE_URL": _database(),
+    }  # fmt: skip
 
 
 def _database() -> str:

@@ -19,7 +19,7 @@ from positions.models import LIVE_STATUSES, Instrument, Trade, WorkerLease
 from positions.words import TradeStatus
 from tests.site.test_alpaca_server_command import serving
 from tests.site.test_notifications import Service, service  # noqa: F401  # a fixture
-from tests.site.test_trade_command import BOOK, _database
+from tests.site.test_trade_command import BOOK, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -46,18 +46,14 @@ def test_a_standby_takes_over_from_one_that_was_killed(tmp_path: Path, service: 
         for symbol, tradable in zip(universe.symbols, universe.tradable, strict=True)
     )
     with serving(tmp_path, "--speed", "20", "--seed", "7") as (_, origin):
-        environment = {
-            **os.environ, "BOOK": BOOK, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
-            "ALPACA_TRADING_URL": origin, "ALPACA_DATA_URL": origin, "VAR_DIR": str(tmp_path / "live"),
-            "DATABASE_URL": _database(), "NOTIFY_URLS": service.url,
-        }  # fmt: skip
+        inherited = {**os.environ, **environment(origin, tmp_path / "live"), "NOTIFY_URLS": service.url}
         client = TradingClient("key", "secret", url_override=origin)
         command = [sys.executable, str(site.BASE_DIR / "manage.py"), "trade"]
-        first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        first = subprocess.Popen(command, env=inherited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         standby = None
         try:
             holder = until(60, lambda: WorkerLease.objects.first()).holder
-            standby = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            standby = subprocess.Popen(command, env=inherited, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             until(240, lambda: len(client.get_all_positions()) >= 3)
             first.kill()
             killed = time.monotonic()
