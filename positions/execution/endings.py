@@ -129,8 +129,7 @@ class Endings(Orders):
         trade.pnl = net_pnl(Side(trade.side), trade.entry_price, trade.exit_price, trade.quantity, trade.fees)
         trade.r_multiple = float(trade.pnl / (trade.risk_per_share * trade.quantity))
         trade.outcome = Outcome.WIN if trade.pnl > 0 else Outcome.LOSS
-        for listener in self.closing_listeners:
-            listener(trade)
+        self._tell(self.closing_listeners, trade)
         trade.status = TradeStatus.CLOSED
         if claimed is not None:
             claimed.status = ExitStatus.DONE if by_exit else ExitStatus.SUPERSEDED
@@ -176,8 +175,7 @@ class Endings(Orders):
     def _over(self, trade: Trade) -> None:
         self.owed.discard(trade.symbol)
         if trade.status == TradeStatus.CLOSED:
-            for listener in self.closed_listeners:
-                listener(trade)
+            self._tell(self.closed_listeners, trade)
 
 
 def _finished(intent: OrderIntent) -> tuple[datetime, int]:

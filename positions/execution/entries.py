@@ -46,7 +46,6 @@ class Entries(Stops):
             trade.status = TradeStatus.OPEN if trade.status == TradeStatus.ENTERING else trade.status
             mine.unprotected_since = mine.unprotected_since or self._clock.now()
             mine.unsaved.append((trade, ("entry_price", "quantity", "entered_at", "risk_per_share", "status")))
-            for listener in self.entered_listeners:
-                listener(trade)
+            self._tell(self.entered_listeners, trade)
             if trade.status == TradeStatus.OPEN:
                 yield from self._protect(mine)

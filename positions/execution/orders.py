@@ -1,7 +1,7 @@
 """One order of a trade: journaled, sent, cancelled, and what its journal then says."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -23,6 +23,7 @@ from positions.broker.port import (
 from positions.clock import Clock
 from positions.execution.steps import Cancel, FindOrder, Insert, ReadOrders, Send, Step, Steps
 from positions.execution.trade_state import CLOSING, OVER, PROTECTING
+from positions.isolation import Isolate
 from positions.models import OrderIntent, Trade
 from positions.store import Change, LiveTrade
 from positions.words import IntentStatus, IntentStep, Side, StopMoveStatus
@@ -39,11 +40,18 @@ class Orders(ABC):
     """
 
     owed: set[str]
+    isolate: Isolate
     _clock: Clock
     _live: dict[str, LiveTrade]
     _id_prefix: str
     #: Symbols whose trade is read from the store again before the next job.
     _reread: set[str]
+
+    def _tell(self, listeners: Iterable[Callable[[Trade], None]], trade: Trade) -> None:
+        """What goes wrong with a listener keeps no share from its stop and no trade from its end."""
+        for listener in listeners:
+            with self.isolate(f"telling of {trade.signal_key}"):
+                listener(trade)
 
     @abstractmethod
     def _order_changed(self, mine: LiveTrade, intent: OrderIntent, order: Order) -> Steps:

@@ -17,6 +17,7 @@ from positions.broker.port import (
     Unavailable,
 )
 from positions.execution import MOST_ATTEMPTS, MOVE_PAUSE, RELEASE_PAUSE
+from positions.isolation import Isolation
 from positions.models import OrderIntent, PositionExit, StopMove
 from positions.rules import ExitDecision
 from positions.store import OrmStore
@@ -50,6 +51,25 @@ def test_an_entry_fills_at_the_next_open_and_is_protected_at_once(in_trade):
     assert trade.stop_price == 99
     assert in_trade.protected() == in_trade.held() == 10
     assert trade.unprotected_seconds == 0
+
+
+def test_a_listener_that_fails_keeps_no_share_from_its_stop_and_no_trade_from_its_end(world):
+    def fail(trade):
+        raise RuntimeError("no such symbol here")
+
+    isolation = Isolation(world.clock)
+    world.execution.isolate = isolation.of
+    for listeners in ("entered_listeners", "closing_listeners", "closed_listeners"):
+        getattr(world.execution, listeners).insert(0, fail)
+    world.execution.enter(trade_plan())
+    world.bar(QUIET)
+    assert world.protected() == world.held() == 10
+    assert "no such symbol here" in isolation.last_error
+    world.execution.exit(world.store.live["KO"], LEAVE, 100.0)
+    world.bar(QUIET)
+    assert world.held() == 0
+    assert [trade.exit_reason for trade in world.closed] == [ExitReason.TIME_LIMIT]  # who listens next is told
+    assert not world.store.live
 
 
 def test_the_stop_ends_the_trade_with_its_costs(in_trade):
