@@ -103,7 +103,10 @@ class TradeAdmin(RecordAdmin):
             "Left to its plan",
             {
                 "description": "How it would have ended by its initial stop, its target and the session's close alone.",
-                "fields": ("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at", "plan_doubt"),
+                "fields": (
+                    *("plan_outcome", "plan_exit_reason", "plan_r", "plan_ended_at", "plan_doubt"),
+                    *("worst_after_r", "best_after_r"),
+                ),
             },
         ),
         ("What happened to it", {"classes": ("collapse",), "fields": ("exits", "stop_moves", "orders")}),

@@ -1,5 +1,7 @@
-"""How far prices went while a trade lived: what its worst and its best moment were."""
+"""How far prices went while a trade lived and after it was left: what its worst and its best moment were."""
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -52,3 +54,38 @@ class Excursions:
 
     def _forget(self, row: int) -> None:
         self._lowest[row], self._highest[row] = np.inf, -np.inf
+
+
+class Aftermath:
+    """How far prices went between a trade's end and the session's close."""
+
+    def open_session(self, session: Session) -> None:
+        self._close = session.close
+        self._starts: list[datetime] = []
+        self._low: list[Floats] = []
+        self._high: list[Floats] = []
+        self._seen_until = session.open
+        self._known_from = session.open
+
+    def on_bar(self, batch: BarBatch) -> None:
+        """Take in a completed bar of every symbol. After one that was missed nothing is known of what ended before."""
+        if batch.start != self._seen_until:
+            self._known_from = batch.start
+        self._seen_until = batch.end
+        self._starts.append(batch.start)
+        self._low.append(batch.low)
+        self._high.append(batch.high)
+
+    def of(self, ends: Sequence[tuple[int, datetime]]) -> list[tuple[float, float] | None]:
+        """At the close, for each row and moment of an end: lowest and highest price over the bars that began at that
+        moment or later. None without such a bar, and where a bar was missed."""
+        if not self._starts or self._seen_until < self._close:
+            return [None for _ in ends]
+        lowest = np.fmin.accumulate(np.array(self._low)[::-1])[::-1]
+        highest = np.fmax.accumulate(np.array(self._high)[::-1])[::-1]
+        found: list[tuple[float, float] | None] = []
+        for row, ended_at in ends:
+            first = bisect_left(self._starts, ended_at)
+            known = first < len(self._starts) and ended_at >= self._known_from and np.isfinite(lowest[first, row])
+            found.append((float(lowest[first, row]), float(highest[first, row])) if known else None)
+        return found

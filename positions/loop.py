@@ -15,7 +15,7 @@ from positions.breakeven_manager import BreakevenStopManager
 from positions.broker.exchange import SimulatedExchange
 from positions.broker.port import Account, Broker, BrokerError
 from positions.clock import ReplayClock
-from positions.excursion import Excursions
+from positions.excursion import Aftermath, Excursions
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
 from positions.isolation import Isolate
@@ -93,6 +93,7 @@ class TradingLoop:
         self._ledger = Ledger(len(desk.bank.universe))
         self._followed: dict[str, Trade] = {}
         self._excursions = Excursions(len(desk.bank.universe))
+        self._aftermath, self._ended = Aftermath(), list[Trade]()
         self._shadows = ShadowBook(len(desk.bank.universe), desk.execution.cost_per_share)
         self._considered: set[str] = set()
         self._is_open = False
@@ -105,8 +106,10 @@ class TradingLoop:
         self._desk.market.open_session()
         self._results = Results()
         self._considered.clear()
-        for trade in self._desk.store.closed_trades(session.day):
+        self._ended = list(self._desk.store.closed_trades(session.day))
+        for trade in self._ended:
             self._results.add(trade)
+        self._aftermath.open_session(session)
         self._ledger.open_session(session)
         self._excursions.open_session(session)
         self._followed, self._is_open = {}, True
@@ -131,6 +134,7 @@ class TradingLoop:
         if np.isfinite(batch.close).any():
             self._take_in(batch)
             self._excursions.on_bar(batch)
+            self._aftermath.on_bar(batch)
             self._end_plans(self._ledger.on_bar(batch))
             self._shadows.on_bar(batch)
 
@@ -138,6 +142,7 @@ class TradingLoop:
         """The bell has rung: settle what it closed, and end every plan."""
         self.tick(now)
         self._end_plans(self._ledger.close_session(self._desk.bank.close))
+        self._tell_what_came_after()
         if self._followed:
             log.warning("plans_not_known", plans=len(self._followed), reason="a bar was missed while they ran")
         self._shadows.close_session(self._desk.bank.close)
@@ -145,6 +150,24 @@ class TradingLoop:
 
     def _count_result(self, trade: Trade) -> None:
         self._results.add(trade)
+        self._ended.append(trade)
+
+    def _tell_what_came_after(self) -> None:
+        """How far prices went after each trade of the session had ended, in R."""
+        rows = self._desk.bank.row_of
+        ended = [trade for trade in self._ended if trade.symbol in rows and trade.exited_at and trade.risk_per_share]
+        after = self._aftermath.of([(rows[trade.symbol], trade.exited_at) for trade in ended if trade.exited_at])
+        told = []
+        for trade, between in zip(ended, after, strict=True):
+            if between is not None and trade.exit_price is not None and trade.risk_per_share:
+                closed_at, risk = float(trade.exit_price), float(trade.risk_per_share)
+                below = max(0.0, closed_at - between[0]) / risk
+                above = max(0.0, between[1] - closed_at) / risk
+                is_long = trade.side == Side.LONG
+                trade.worst_after_r, trade.best_after_r = (below, above) if is_long else (above, below)
+                told.append(trade)
+        if told:
+            self._desk.store.plans_ended(told)
 
     def on_bar(self, batch: BarBatch) -> None:
         """A completed bar has arrived: update, get out, protect, then look for entries."""
@@ -152,6 +175,7 @@ class TradingLoop:
         self._take_in(batch)
         self.tick(desk.bank.now)
         self._excursions.on_bar(batch)
+        self._aftermath.on_bar(batch)
         self.tick_breakeven()
         self._give_up_old_entries(desk.bank.now)
         self._end_plans(self._ledger.on_bar(batch))

@@ -111,6 +111,12 @@ class Trade(models.Model):
     mae_r = models.FloatField("MAE", null=True, help_text="how far the trade went against us at its worst, in R")
     mfe_r = models.FloatField("MFE", null=True, help_text="how far the trade went for us at its best, in R")
     outcome = word_field(Outcome, null=True)
+    worst_after_r = models.FloatField(
+        "worst after", null=True, help_text="how far prices went against it from its end to the session's close, in R"
+    )
+    best_after_r = models.FloatField(
+        "best after", null=True, help_text="how far prices went for it from its end to the session's close, in R"
+    )
     unprotected_seconds = models.FloatField(default=0)
 
     plan_outcome = word_field(Outcome, null=True, help_text="had the trade been left to its initial stop and target")
@@ -503,6 +509,7 @@ class WorkerLease(models.Model):
     calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
     last_bar_at = models.DateTimeField(null=True, help_text="end of the last bar that the rules have seen")
+    stale_symbols = models.PositiveIntegerField(null=True, help_text="symbols whose last bar is minutes old")
     watched = models.JSONField(default=list, help_text="the open trades as the rules last saw them")
 
     class Meta:

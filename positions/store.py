@@ -28,6 +28,7 @@ _IS_LIVE = '"status" IN ({})'.format(", ".join(f"'{status}'" for status in LIVE_
 #: What was decided once is not decided again.
 _OF_THE_DECISION = ("id", "trade", "rule", "evidence", "decided_at", "decided_price")
 _OF_THE_PLAN = ("plan_outcome", "plan_r", "plan_exit_reason", "plan_ended_at", "plan_doubt")
+_AFTER = ("worst_after_r", "best_after_r")
 
 
 class Duplicate(Exception):
@@ -148,7 +149,7 @@ class Store(Protocol):
         ...
 
     def plans_ended(self, trades: list[Trade]) -> None:
-        """Save the plan's own result of trades, whether they are closed or not."""
+        """Save the plan's own result of trades, whether they are closed or not, and how far prices went after them."""
         ...
 
     def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
@@ -339,7 +340,8 @@ class OrmStore:
             if stored is not None:
                 _overwrite(trade)
                 if trade.plan_outcome is not None:
-                    Trade.objects.filter(pk=trade.pk).update(**{name: getattr(trade, name) for name in _OF_THE_PLAN})
+                    known = {name: getattr(trade, name) for name in (*_OF_THE_PLAN, *_AFTER)}
+                    Trade.objects.filter(pk=trade.pk).update(**known)
             if Trade.objects.filter(pk=trade.pk, status__in=_ENDED).exists():
                 trade.exits.filter(status=ExitStatus.PENDING).update(status=ExitStatus.SUPERSEDED)
                 trade.stop_moves.filter(status=StopMoveStatus.OWED).update(status=StopMoveStatus.REFUSED)
@@ -364,7 +366,7 @@ class OrmStore:
 
     def plans_ended(self, trades: list[Trade]) -> None:
         with _reaching_the_database(), transaction.atomic():
-            Trade.objects.bulk_update(trades, _OF_THE_PLAN)
+            Trade.objects.bulk_update(trades, (*_OF_THE_PLAN, *_AFTER))
 
     def unfinished_shadows(self, day: date) -> list[ShadowTrade]:
         unfinished = ShadowTrade.objects.filter(book=self.book, session=day, plan_outcome__isnull=True)

@@ -383,6 +383,7 @@ class Trader:
         pulse, self._pulse = self._pulse, Pulse()
         trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
         state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
+        state["stale_symbols"] = len(feed.stale_symbols(now)) if feed and is_open else None
         if pulse.ticks:
             state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
         if self._session is not None:

@@ -280,13 +280,24 @@ def _leases(book: str, leases: list[WorkerLease]) -> SafeString:
     now = timezone.now()
     invented = book.partition(":")[0] in INVENTED
     return rows_table(
-        ("job", "state", "last heard of", "last bar", "longest tick", "requests a tick", "by", "last error"),
+        (
+            "job",
+            "state",
+            "last heard of",
+            "last bar",
+            "symbols without a new bar",
+            "longest tick",
+            "requests a tick",
+            "by",
+            "last error",
+        ),
         [
             [
                 lease.name,
                 "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
                 lease.heartbeat_at,
                 lease.last_bar_at,
+                lease.stale_symbols,
                 NOT_KNOWN if lease.tick_seconds is None else f"{lease.tick_seconds:.2f} s",
                 lease.calls_a_tick,
                 lease.holder,

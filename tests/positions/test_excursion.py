@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from positions.excursion import Excursions
+from positions.excursion import Aftermath, Excursions
 from positions.market.calendar import Session
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
@@ -129,3 +129,54 @@ def test_on_simulated_sessions_every_trade_went_as_far_as_its_bars_say() -> None
         assert trade.mae_r == pytest.approx(-moved.min(), abs=1e-9), trade.signal_key
         assert trade.mfe_r == pytest.approx(moved.max(), abs=1e-9), trade.signal_key
     assert looked_at > 200
+
+
+def after(*bars: tuple[float, ...], ended_at: timedelta, missing: int | None = None) -> tuple[float, float] | None:
+    """Lowest and highest price from `ended_at` after the start of a session of so many bars."""
+    aftermath = Aftermath()
+    aftermath.open_session(Session(START.date(), START, START + len(bars) * MINUTE))
+    for number, prices in enumerate(bars):
+        if number != missing:
+            aftermath.on_bar(batch(START + number * MINUTE, prices))
+    return aftermath.of([(0, START + ended_at)])[0]
+
+
+BARS = (100.0, 120.0, 80.0, 100.0), (100.0, 103.0, 99.0, 100.0), NO_BAR, (100.0, 101.0, 99.5, 100.0)
+
+
+def test_what_came_after_is_told_of_bars_that_began_at_the_end_or_later() -> None:
+    assert after(*BARS, ended_at=MINUTE) == (99.0, 103.0)
+    assert after(*BARS, ended_at=MINUTE + timedelta(seconds=1)) == (99.5, 101.0)  # the bar it ended in says nothing
+    assert after(*BARS, ended_at=timedelta()) == (80.0, 120.0)
+
+
+def test_after_the_last_bar_nothing_came() -> None:
+    assert after(*BARS, ended_at=4 * MINUTE) is None
+
+
+def test_where_a_bar_was_missed_nothing_is_known_of_what_ended_before_it() -> None:
+    assert after(*BARS, ended_at=MINUTE, missing=1) is None
+    assert after(*BARS, ended_at=2 * MINUTE, missing=1) == (99.5, 101.0)
+    assert after(*BARS, ended_at=MINUTE, missing=3) is None  # the close was not seen
+
+
+def test_on_simulated_sessions_what_came_after_each_trade_is_what_the_bars_say() -> None:
+    market = SimulatedMarket(2, seed=4)
+    run(market)
+    sessions = {bars.session.day: bars for bars, _ in market.sessions()}
+    told = 0
+    for trade in Trade.objects.filter(status="closed"):
+        bars = sessions[trade.session]
+        _, high, low, _, _, _ = bars.values[:, :, market.universe.symbols.index(trade.symbol)]
+        first = -((bars.session.open - trade.exited_at) // bars.length)
+        later = np.array([*low[first:], *high[first:]])
+        later = later[np.isfinite(later)]
+        if not len(later):
+            assert (trade.worst_after_r, trade.best_after_r) == (None, None)
+            continue
+        told += 1
+        exit_price, risk = float(trade.exit_price), float(trade.risk_per_share)
+        moved = (1 if trade.side == Side.LONG else -1) * (later - exit_price) / risk
+        assert trade.worst_after_r == pytest.approx(max(0.0, -moved.min()), abs=1e-9), trade.signal_key
+        assert trade.best_after_r == pytest.approx(max(0.0, moved.max()), abs=1e-9), trade.signal_key
+    assert told > 200
