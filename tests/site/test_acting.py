@@ -281,7 +281,8 @@ class TestAlerts:
         assert secret not in str(list(Instruction.objects.values()))
 
     def test_a_wrong_secret_is_refused_and_not_told_back(self, secret: str) -> None:
-        for wrong in (secret[:-1] + "0", "", "é", 7):
+        other = "1" if secret.endswith("0") else "0"
+        for wrong in (secret[:-1] + other, "", "é", 7):
             answer = post(APIClient(), "/api/v1/signals/", {**SIGNAL, "secret": wrong})
             assert answer.status_code == 401
             assert secret[:-1] not in answer.content.decode()
