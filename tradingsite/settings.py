@@ -203,6 +203,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "tradingsite.kit.schema.forget_the_database",
         "tradingsite.kit.schema.add_problems",
     ],
     # What several columns have under names of their own:

@@ -57,3 +57,23 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                 content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
                 operation["responses"][status] = {"description": text, "content": content}
     return result
+
+
+#: The edges of what databases keep integers in.
+_COLUMN_ENDS = {sign * 2**bits - (sign > 0) for bits in (15, 31, 63) for sign in (1, -1)}
+
+
+def forget_the_database(result: Any, **_: Any) -> Any:
+    """A number's bounds that are those of a database's column say nothing of the API, and differ between databases."""
+    if isinstance(result, dict):
+        if result.get("type") == "integer":
+            result.pop("format", None)
+            for bound in ("minimum", "maximum"):
+                if result.get(bound) in _COLUMN_ENDS:
+                    del result[bound]
+        for part in result.values():
+            forget_the_database(part)
+    elif isinstance(result, list):
+        for part in result:
+            forget_the_database(part)
+    return result
