@@ -17,7 +17,7 @@ from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
 HEAVY_OF_A_MODEL = tuple(f"model__{name}" for name in HEAVY)
 
 
-def _value(row: TradeFeatures, name: str) -> str:
+def shown_value(row: TradeFeatures, name: str) -> str:
     why = row.missing.get(name)
     return f"missing: {why.replace('_', ' ')}" if why else readable(getattr(row, name))
 
@@ -30,7 +30,7 @@ def _group(group: Group) -> Callable[[TradeFeatures], SafeString]:
         return rows_table(
             ("feature", "value", "unit"),
             (
-                (feature.name, _value(row, feature.name), feature.unit or "category")
+                (feature.name, shown_value(row, feature.name), feature.unit or "category")
                 for feature in FEATURES
                 if feature.group is group
             ),

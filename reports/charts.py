@@ -177,20 +177,33 @@ def timeline(spans: Sequence[Span]) -> Chart:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """`n` predictions, at least one, of which `wins` came true, and the mean of what they said."""
+
+    n: int
+    wins: int
+    mean_p: float
+
+
 def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
-    """Predicted against observed share of WINs, in bins of equal size with 95 % intervals (Wilson).
+    """Predicted against observed share of WINs, in bins of equal size.
 
     As many bins as give each TRADES_A_BIN predictions, at most MOST_BINS. `p_win` must not be empty.
     """
     order = np.argsort(p_win, kind="stable")
     bins = np.array_split(order, min(MOST_BINS, max(1, len(order) // TRADES_A_BIN)))
-    predicted = [float(p_win[members].mean()) for members in bins]
-    observed = [float(won[members].mean()) for members in bins]
-    sizes = [len(members) for members in bins]
-    each = f"n {min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"n {sizes[0]}"
+    return calibration_of([CalibrationBin(len(of), int(won[of].sum()), float(p_win[of].mean())) for of in bins])
+
+
+def calibration_of(bins: Sequence[CalibrationBin]) -> Chart:
+    """Predicted against observed share of WINs of at least one bin, with 95 % intervals (Wilson)."""
+    observed = [each.wins / each.n for each in bins]
+    sizes = [each.n for each in bins]
+    each_n = f"n {min(sizes):,} to {max(sizes):,}" if min(sizes) < max(sizes) else f"n {sizes[0]:,}"
     above, below = [], []
-    for members, share in zip(bins, observed, strict=True):
-        interval = share_interval(int(won[members].sum()), len(members))
+    for each, share in zip(bins, observed, strict=True):
+        interval = share_interval(each.wins, each.n)
         assert interval is not None  # no bin is empty
         above.append(interval.high - share)
         below.append(share - interval.low)
@@ -198,8 +211,9 @@ def calibration(p_win: Floats, won: NDArray[np.bool_]) -> Chart:
         "data": [
             {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
             | {"line": {"color": GREY, "dash": "dash"}, "name": "perfectly calibrated"},
-            {"type": "scatter", "mode": "markers", "x": predicted, "y": observed, "name": f"observed, 95%, {each}"}
-            | {"text": [f"n {size}" for size in sizes]}
+            {"type": "scatter", "mode": "markers", "name": f"observed, 95%, {each_n}"}
+            | {"x": [each.mean_p for each in bins], "y": observed}
+            | {"text": [f"n {size:,}" for size in sizes]}
             | {"error_y": {"type": "data", "array": above, "arrayminus": below}}
             | {"marker": {"color": BLUE, "size": 9}}
             | {"hovertemplate": "predicted %{x:.1%}, observed %{y:.1%}, %{text}<extra></extra>"},

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml.statistics import share_interval
-from reports.charts import BLUE, GREY, VERMILLION, Chart
+from reports.charts import BLUE, GREY, VERMILLION, CalibrationBin, Chart, calibration_of
 
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
@@ -39,31 +38,10 @@ def roc(points: Sequence[Sequence[float]], geometry: Sequence[Sequence[float]]) 
 
 
 def calibration(deciles: Sequence[Mapping[str, Any]]) -> Chart:
-    """Predicted against observed share of WINs, in tenths of the test trades, with 95 % intervals (Wilson)."""
-    above, below = [], []
-    for tenth in deciles:
-        interval = share_interval(round(tenth["win_rate"] * tenth["n"]), tenth["n"])
-        assert interval is not None  # no tenth is empty
-        above.append(interval.high - tenth["win_rate"])
-        below.append(tenth["win_rate"] - interval.low)
-    return {
-        "data": [
-            {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
-            | {"line": {"color": GREY, "dash": "dash"}, "name": "perfectly calibrated"},
-            {"type": "scatter", "mode": "markers", "name": "observed, 95%"}
-            | {"x": [tenth["mean_p"] for tenth in deciles], "y": [tenth["win_rate"] for tenth in deciles]}
-            | {"text": [f"n {tenth['n']:,}" for tenth in deciles]}
-            | {"error_y": {"type": "data", "array": above, "arrayminus": below}}
-            | {"marker": {"color": BLUE, "size": 9}}
-            | {"hovertemplate": "predicted %{x:.1%}, observed %{y:.1%}, %{text}<extra></extra>"},
-        ],
-        "layout": {
-            "height": 380,
-            "xaxis": {"range": [0, 1], "tickformat": ".0%", "title": {"text": "predicted P(win)"}},
-            "yaxis": {"range": [0, 1], "tickformat": ".0%", "title": {"text": "won"}},
-            "legend": LEGEND,
-        },
-    }
+    """Predicted against observed share of WINs, in tenths of the test trades."""
+    return calibration_of(
+        [CalibrationBin(each["n"], round(each["win_rate"] * each["n"]), each["mean_p"]) for each in deciles]
+    )
 
 
 def value_by_threshold(steps: Sequence[Mapping[str, Any]]) -> Chart:

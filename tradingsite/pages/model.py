@@ -1,6 +1,6 @@
 """A model on one page, two beside each other, and the change of who serves a book, confirmed with both in view."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -114,7 +114,7 @@ class ModelPage(MLModelAdmin):
             raise Http404("No such model.")
         return model
 
-    def _done(self, request: HttpRequest, model: MLModel, what: str, act: Any) -> HttpResponse:
+    def _done(self, request: HttpRequest, model: MLModel, what: str, act: Callable[[str, str], object]) -> HttpResponse:
         who, why = request.user.get_username(), request.POST.get("why", "").strip()
         try:
             act(who, why)
@@ -218,7 +218,9 @@ def other_figures(of: Iterable[Mapping[str, Any]]) -> SafeString:
     return _beside(of, lines)
 
 
-def _beside(of: Iterable[Mapping[str, Any]], lines: Any) -> SafeString:
+def _beside(
+    of: Iterable[Mapping[str, Any]], lines: Callable[[Mapping[str, Any]], list[tuple[str, str, str]]]
+) -> SafeString:
     columns = [lines(metrics) for metrics in of]
     head = ["figure", *(word for _ in columns for word in ("value", "95 %"))]
     return rows_table(

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from ml.admin import shown_value
 from ml.encoder import Encoder
 from ml.features import FEATURES, MODEL_FEATURES, Group, Kind
 from ml.models import MLModel, Prediction, TradeFeatures
@@ -27,7 +28,7 @@ from positions.words import ExitReason, RuleNoteKind, Side, TradeStatus
 from reports.figures import in_r
 from reports.trade_charts import Candles, Marks, Moment, candles, waterfall
 from tradingsite import book_bars
-from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
+from tradingsite.kit.words import NOT_KNOWN, rows_table
 
 admin.site.unregister(Trade)
 
@@ -196,7 +197,7 @@ def _features(row: TradeFeatures, manifest: dict[str, Any] | None) -> list[tuple
                 [
                     [
                         feature.name.replace("_", " "),
-                        _value(row, feature.name),
+                        shown_value(row, feature.name),
                         feature.unit or "category",
                         _standing(getattr(row, feature.name), feature.kind, remembered.get(feature.name)),
                     ]
@@ -207,11 +208,6 @@ def _features(row: TradeFeatures, manifest: dict[str, Any] | None) -> list[tuple
         )
         for group in Group
     ]
-
-
-def _value(row: TradeFeatures, name: str) -> str:
-    why = row.missing.get(name)
-    return f"missing: {why.replace('_', ' ')}" if why else readable(getattr(row, name))
 
 
 def _standing(value: float | str | None, kind: Kind, remembered: dict[str, Any] | None) -> str:
