@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -22,6 +23,13 @@ def django_db_modify_db_settings(
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "db.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(settings: Any, tmp_path: Path) -> None:
+    """What a test leaves on disk (bars of a book, journals, locks) is seen by no other, whatever runs beside it."""
+    settings.VAR_DIR = tmp_path.with_name(f"{tmp_path.name}-var")
+    settings.VAR_DIR.mkdir()
 
 
 @pytest.fixture(scope="session")
