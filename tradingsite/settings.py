@@ -373,7 +373,7 @@ UNFOLD = {
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "tradingsite.dashboard.dashboard",
-    "SIDEBAR": {"navigation": "tradingsite.dashboard.navigation"},
+    "SIDEBAR": {"navigation": "tradingsite.navigation.navigation"},
 }
 
 DEFAULT_EXCEPTION_REPORTER_FILTER = "tradingsite.privacy.SecretsHidden"
