@@ -26,7 +26,9 @@ from positions.loop import Desk, TradingLoop
 from positions.market.bar_files import StoredBars
 from positions.market.bars import BarHistory
 from positions.market.calendar import NEW_YORK, Session, sessions_between
-from positions.market.feeds.alpaca import AlpacaError, AlpacaFeed, Arrival
+from positions.market.feeds.alpaca.errors import AlpacaError
+from positions.market.feeds.alpaca.feed import AlpacaFeed
+from positions.market.feeds.alpaca.minutes import Arrival
 from positions.rules import ExitDecision, check_session_close
 from positions.store import StoreUnavailable
 from positions.words import ExitReason

@@ -11,7 +11,7 @@ from tradingsite.kit.options import bad_input
 if TYPE_CHECKING:
     from positions.broker.alpaca import AlpacaBroker, TradingAccess
     from positions.clock import Clock
-    from positions.market.feeds.alpaca import AlpacaAccess
+    from positions.market.feeds.alpaca.access import AlpacaAccess
 
 FEEDS = [Feed.SIP.value, Feed.IEX.value]
 
@@ -44,7 +44,7 @@ def data_access(feed: str = "") -> "AlpacaAccess":
 
     Raises CommandError (status 2) for missing keys and for what is no feed.
     """
-    from positions.market.feeds.alpaca import AlpacaAccess
+    from positions.market.feeds.alpaca.access import AlpacaAccess
 
     _demand_keys()
     feed = feed or settings.ALPACA_FEED

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from positions.broker.alpaca import AlpacaBroker
     from positions.clock import Clock
-    from positions.market.feeds.alpaca import AlpacaAccess
+    from positions.market.feeds.alpaca.access import AlpacaAccess
 
 #: A clock that is further off than this makes bars late and orders look older than they are.
 MOST_SKEW = timedelta(seconds=2)
@@ -120,7 +120,9 @@ def feed_findings(clock: "Clock") -> Iterator[Finding]:
 
 
 def feed_finding(feed: Feed, clock: "Clock") -> Finding:
-    from positions.market.feeds.alpaca import AlpacaAccess, AlpacaBars, AlpacaRefused, AlpacaUnreachable
+    from positions.market.feeds.alpaca.access import AlpacaAccess
+    from positions.market.feeds.alpaca.errors import AlpacaRefused, AlpacaUnreachable
+    from positions.market.feeds.alpaca.history import AlpacaBars
 
     timeouts = (settings.ALPACA_CONNECT_TIMEOUT, settings.ALPACA_READ_TIMEOUT)
     wanted = feed == settings.ALPACA_FEED

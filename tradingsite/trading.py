@@ -30,7 +30,9 @@ from positions.market.bar_files import HISTORY_SESSIONS, StoredBars
 from positions.market.bars import BarHistory, Universe
 from positions.market.calendar import Session, sessions_between
 from positions.market.feeds import simulated
-from positions.market.feeds.alpaca import GRACE, AlpacaAccess, AlpacaBars, AlpacaFeed
+from positions.market.feeds.alpaca.access import AlpacaAccess
+from positions.market.feeds.alpaca.feed import GRACE, AlpacaFeed
+from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.fetching import fetch
 from positions.market.feeds.reading import BadBars
 from positions.models import LIVE_STATUSES, Instrument, Trade

@@ -12,16 +12,11 @@ from positions.clock import ReplayClock
 from positions.market.bar_files import StoredBars
 from positions.market.bars import BarBatch, Universe
 from positions.market.calendar import session_of
-from positions.market.feeds.alpaca import (
-    GRACE,
-    REST_PATIENCE,
-    AlpacaAccess,
-    AlpacaBars,
-    AlpacaFeed,
-    AlpacaRefused,
-    AlpacaUnreachable,
-    _rows,
-)
+from positions.market.feeds.alpaca.access import AlpacaAccess
+from positions.market.feeds.alpaca.errors import AlpacaRefused, AlpacaUnreachable
+from positions.market.feeds.alpaca.feed import GRACE, REST_PATIENCE, AlpacaFeed
+from positions.market.feeds.alpaca.history import AlpacaBars
+from positions.market.feeds.alpaca.wire import bar_rows
 from positions.words import Feed
 from tests.positions.alpaca_data_server import KEY, SECRET, AlpacaDataServer, Reply, bar
 from tests.positions.alpaca_replies import Recorded, recorded
@@ -494,7 +489,7 @@ def test_the_sdks_own_request_for_the_latest_bars_is_answered(server: AlpacaData
 @pytest.mark.parametrize("reply", recorded(("GET", "/v2/stocks/bars")))
 def test_every_recorded_bar_is_read(reply: Recorded) -> None:
     bars = [(symbol, each) for symbol, listed in reply.body["bars"].items() for each in listed]
-    rows = _rows((symbol, each, 0) for symbol, each in bars)
+    rows = bar_rows((symbol, each, 0) for symbol, each in bars)
     assert [rows.symbols[code] for code in rows.codes] == [symbol for symbol, _ in bars]
     times = [datetime.fromtimestamp(start / 1e6, UTC) for start in rows.starts]
     assert times == [datetime.fromisoformat(each["t"]) for _, each in bars]

@@ -13,7 +13,7 @@ from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures
 from positions.leases import LeaseTaken, Tenure
-from positions.market.feeds.alpaca import Arrival
+from positions.market.feeds.alpaca.minutes import Arrival
 from positions.models import WorkerLease
 from positions.store import MemoryStore
 from positions.trader import NO_BARS, Beat, LeasedBroker, Trader, next_session

@@ -10,7 +10,7 @@ from positions.clock import Clock
 from positions.market.bar_files import BarRows, Mask, StoredBars, microseconds
 from positions.market.bars import SessionBars, Universe
 from positions.market.calendar import Session
-from positions.market.feeds.alpaca import AlpacaBars
+from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.quarantine import PriceMemory, quarantine
 
 #: How long after its close a session's bars are no longer expected to change.

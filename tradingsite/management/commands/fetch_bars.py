@@ -55,7 +55,8 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from positions.clock import SystemClock
         from positions.market.bar_files import StoredBars
-        from positions.market.feeds.alpaca import AlpacaBars, AlpacaRefused, AlpacaUnreachable
+        from positions.market.feeds.alpaca.errors import AlpacaRefused, AlpacaUnreachable
+        from positions.market.feeds.alpaca.history import AlpacaBars
         from positions.market.feeds.fetching import fetch
         from positions.market.feeds.reading import BadBars
 
