@@ -10,7 +10,7 @@ from positions.models import RuleNote, Trade
 from positions.monitor import Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
 from positions.store import LiveTrade
-from positions.words import ExitReason, RuleNoteKind, Side, TradeStatus, VolumeReference
+from positions.words import SIGN, ExitReason, RuleNoteKind, Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
 #: A rule that has come so far of its way nearly acted.
@@ -188,7 +188,7 @@ class ExitMonitor(Monitor):
         position = position_view(mine.trade)
         mean_volume, reference = self._volumes(position, row, settings)
         near = rules.nearest_rule(position, close, mean_volume, reference, settings, now)
-        to_stop = position.sign * (close - position.stop) / position.risk
+        to_stop = SIGN[position.side] * (close - position.stop) / position.risk
         return {**told, "price": close, "to_stop_r": to_stop, "rule": near.rule.value, "share": near.share}
 
     def leave_all(self, decision: ExitDecision) -> None:

@@ -19,7 +19,7 @@ from positions.market.indicators import IndicatorBank
 from positions.models import ExternalPosition, OrderIntent, Trade
 from positions.rules import ExitSettings, initial_stop, round_to_tick
 from positions.store import Duplicate, Store, StoreUnavailable
-from positions.words import ExternalMode, Feed, IntentStatus, IntentStep, Side, TradeStatus
+from positions.words import SIGN, ExternalMode, Feed, IntentStatus, IntentStep, Side, TradeStatus
 
 log = structlog.get_logger(__name__)
 
@@ -138,12 +138,12 @@ class Reconciler:
     def _as_trade(self, row: ExternalPosition, price: float, managed: bool, now: datetime) -> tuple[Trade, OrderIntent]:
         """A trade that begins now at the last price: its P/L and R count from here."""
         side = Side.LONG if row.quantity > 0 else Side.SHORT
-        sign, shares = (1 if row.quantity > 0 else -1), abs(row.quantity)
+        shares = abs(row.quantity)
         entry = round_to_tick(price, up=side is Side.LONG)
         place = self._bank.row_of.get(row.symbol)
         atr = float("nan") if place is None else float(self._bank.atr14[place])
         distance = max(STOP_ATR * atr if isfinite(atr) else STOP_WITHOUT_ATR * price, 0.02)
-        stop = initial_stop(price - sign * distance, side)
+        stop = initial_stop(price - SIGN[side] * distance, side)
         trade = Trade(
             book=self._store.book,
             signal_key=f"{row.symbol}-{now:%Y%m%dT%H%M%SZ}-{side}",
@@ -158,7 +158,7 @@ class Reconciler:
             signal_at=now,
             planned_entry=entry,
             initial_stop=stop,
-            target=round_to_tick(price + 2 * sign * distance, up=side is Side.LONG),
+            target=round_to_tick(price + 2 * SIGN[side] * distance, up=side is Side.LONG),
             planned_quantity=shares,
             entered_at=now,
             entry_price=entry,

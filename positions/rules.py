@@ -9,7 +9,7 @@ from functools import cache
 from math import floor, isfinite
 from typing import Any, NamedTuple
 
-from positions.words import ExitReason, Side, VolumeReference
+from positions.words import SIGN, ExitReason, Side, VolumeReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,9 @@ class PositionView(NamedTuple):
     entry_volume: float | None
     breakeven_set: bool
 
-    @property
-    def sign(self) -> int:
-        return 1 if self.side is Side.LONG else -1
-
     def profit(self, price: float, cost_per_share: float = 0.0) -> float:
         """Dollars a share if closed at `price`, after entry's and exit's costs."""
-        return self.sign * (price - self.entry) - 2 * cost_per_share
+        return SIGN[self.side] * (price - self.entry) - 2 * cost_per_share
 
 
 class MarketView(NamedTuple):
@@ -149,7 +145,8 @@ def check_time(
 
 def check_momentum(position: PositionView, market: MarketView, settings: ExitSettings) -> ExitDecision | None:
     """MACD crossed its signal line against the trade on the last completed bar."""
-    before, now = position.sign * market.previous_macd_histogram, position.sign * market.macd_histogram
+    sign = SIGN[position.side]
+    before, now = sign * market.previous_macd_histogram, sign * market.macd_histogram
     if not settings.momentum_reversal or not (before >= 0 > now):
         return None
     return ExitDecision(
@@ -161,7 +158,7 @@ def check_momentum(position: PositionView, market: MarketView, settings: ExitSet
 def check_target(position: PositionView, market: MarketView) -> ExitDecision | None:
     """The completed bar reached the target; the stop, had it been touched too, has filled at the broker already."""
     best = market.high if position.side is Side.LONG else market.low
-    if position.sign * (best - position.target) < 0:
+    if SIGN[position.side] * (best - position.target) < 0:
         return None
     return ExitDecision(ExitReason.TARGET, {"target": position.target, "high": market.high, "low": market.low})
 
@@ -194,10 +191,10 @@ def shares_of_ways(
     """How far each rule has come, 1 where it is there: stop by how much of one R is left to it, target by how much of
     its distance is made, time_limit by its time while there is no profit, low_volume by its limit over the fraction
     there is. momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
-    profit = position.profit(close)
+    profit, sign = position.profit(close), SIGN[position.side]
     ways = {
-        ExitReason.STOP: 1 - position.sign * (close - position.stop) / position.risk,
-        ExitReason.TARGET: profit / (position.sign * (position.target - position.entry)),
+        ExitReason.STOP: 1 - sign * (close - position.stop) / position.risk,
+        ExitReason.TARGET: profit / (sign * (position.target - position.entry)),
     }
     if settings.time_limit and position.profit(close, settings.cost_per_share) <= 0:
         ways[ExitReason.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
@@ -230,17 +227,23 @@ def breakeven_stop(position: PositionView, close: float, settings: ExitSettings)
         return None
     if position.profit(close) < settings.breakeven_at_r * position.risk:
         return None
-    level = position.entry + position.sign * 2 * settings.cost_per_share
+    sign = SIGN[position.side]
+    level = position.entry + sign * 2 * settings.cost_per_share
     stop = round_to_tick(level, up=position.side is Side.LONG)
-    tightens = position.sign * (float(stop) - position.stop) > 0
-    inside = position.sign * (close - float(stop)) > 0
+    tightens = sign * (float(stop) - position.stop) > 0
+    inside = sign * (close - float(stop)) > 0
     return stop if tightens and inside else None
 
 
+def tick_of(price: Decimal) -> Decimal:
+    """What the price of an order is a multiple of: a cent from one dollar on, below a hundredth of one (Rule 612 of
+    Regulation NMS)."""
+    return Decimal("0.01") if price >= 1 else Decimal("0.0001")
+
+
 def round_to_tick(price: float, *, up: bool) -> Decimal:
-    """To the cent from one dollar on, below to the hundredth of a cent (Rule 612 of Regulation NMS)."""
     exact = Decimal(repr(round(price, 8)))
-    tick = Decimal("0.01") if exact >= 1 else Decimal("0.0001")
+    tick = tick_of(exact)
     return (exact / tick).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * tick
 
 
@@ -280,5 +283,4 @@ def cooling_until(losses: int, last_loss_at: datetime | None, settings: RiskSett
 
 def net_pnl(side: Side, entry: Decimal, exit_price: Decimal, quantity: int, fees: Decimal) -> Decimal:
     """Dollars after fees."""
-    sign = 1 if side is Side.LONG else -1
-    return sign * (exit_price - entry) * quantity - fees
+    return SIGN[side] * (exit_price - entry) * quantity - fees

@@ -13,7 +13,7 @@ from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch, Floats
 from positions.market.calendar import Session
 from positions.models import ShadowTrade, Trade
-from positions.words import Side
+from positions.words import SIGN, Side
 
 
 def take_plan_result(row: Trade | ShadowTrade, result: PlanResult) -> None:
@@ -24,7 +24,7 @@ def take_plan_result(row: Trade | ShadowTrade, result: PlanResult) -> None:
 
 def _risk_per_share(shadow: ShadowTrade, entry: Decimal) -> Decimal:
     """As a trade's: entered at the stop or nearly so, the distance measures nothing and the plan's own stands."""
-    risk = entry - shadow.initial_stop if shadow.side == Side.LONG else shadow.initial_stop - entry
+    risk = SIGN[shadow.side] * (entry - shadow.initial_stop)
     planned = abs(shadow.planned_entry - shadow.initial_stop)
     return risk if risk >= planned * LEAST_RISK else planned
 

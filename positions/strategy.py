@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from positions.words import Side
+from positions.words import SIGN, Side
 
 if TYPE_CHECKING:
     from positions.market.indicators import IndicatorBank
@@ -126,7 +126,6 @@ class VwapCross:
         else:
             risk = bank.highest(row, self.SWING_BARS) - entry
             reward = entry - float(bank.session_low[row])
-        sign = 1 if side is Side.LONG else -1
         return Signal(
             symbol=bank.universe.symbols[row],
             row=row,
@@ -134,6 +133,6 @@ class VwapCross:
             at=bank.now,
             session=bank.session.day,
             entry=entry,
-            stop=entry - sign * min(max(risk, nearest), farthest),
-            target=entry + sign * min(max(reward, nearest), farthest),
+            stop=entry - SIGN[side] * min(max(risk, nearest), farthest),
+            target=entry + SIGN[side] * min(max(reward, nearest), farthest),
         )

@@ -8,6 +8,10 @@ class Side(StrEnum):
     SHORT = "short"
 
 
+#: 1 where a trade wins as the price rises, -1 where it wins as it falls; for a column's plain text too.
+SIGN: dict[str, int] = {Side.LONG: 1, Side.SHORT: -1}
+
+
 class Outcome(StrEnum):
     WIN = "WIN"
     LOSS = "LOSS"

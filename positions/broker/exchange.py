@@ -25,6 +25,7 @@ from positions.broker.port import (
     Rejected,
 )
 from positions.market.bars import BarBatch, Floats, Universe
+from positions.rules import tick_of
 
 #: Intents that make a position or add to one.
 OPENING = frozenset({PositionIntent.BUY_TO_OPEN, PositionIntent.SELL_TO_OPEN})
@@ -267,8 +268,3 @@ SIDE_OF = {
     PositionIntent.SELL_TO_OPEN: OrderSide.SELL,
     PositionIntent.SELL_TO_CLOSE: OrderSide.SELL,
 }
-
-
-def tick_of(price: Decimal) -> Decimal:
-    """The step that prices of orders must be a multiple of."""
-    return Decimal("0.01") if price >= 1 else Decimal("0.0001")

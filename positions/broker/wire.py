@@ -21,6 +21,7 @@ from positions.broker.port import (
     Position,
     PositionIntent,
 )
+from positions.rules import tick_of
 
 _FINAL = {
     "filled": OrderStatus.FILLED,
@@ -212,7 +213,7 @@ def refusal(text: str) -> Refusal:
 
 def price(value: Decimal) -> float:
     """A price on the tick as the JSON number that reads the same, digit by digit. Raises ValueError off the tick."""
-    if not value.is_finite() or value <= 0 or value % (Decimal("0.01") if value >= 1 else Decimal("0.0001")):
+    if not value.is_finite() or value <= 0 or value % tick_of(value):
         raise ValueError(f"{value} is no price on the tick")
     return float(value)
 

@@ -11,12 +11,12 @@ from positions.broker.port import Activity, Listing, OrderSide, Position, Unavai
 from positions.execution.limits import POSITIONS_LAG, RELEASE_LOOKS
 from positions.execution.orders import Orders
 from positions.execution.steps import FindOrder, ReadFills, ReadPositions, Step, Steps, Update, Wait
-from positions.execution.trade_state import CLOSING, OPEN_QUESTIONS, OVER, cannot_move, shares_left, sign_of
+from positions.execution.trade_state import CLOSING, OPEN_QUESTIONS, OVER, cannot_move, shares_left
 from positions.fees import FeeRates, regulatory_fees
 from positions.models import LIVE_STATUSES, OrderIntent, Trade
 from positions.rules import net_pnl
 from positions.store import LiveTrade
-from positions.words import ExitReason, ExitStatus, IntentStatus, IntentStep, Outcome, Side, TradeStatus
+from positions.words import SIGN, ExitReason, ExitStatus, IntentStatus, IntentStep, Outcome, Side, TradeStatus
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Endings(Orders):
         if symbol in positions.unreadable:
             raise Unavailable(f"the position in {symbol} cannot be read")
         position = positions.get(symbol)
-        held = max(0, sign_of(mine.trade) * position.quantity) if position else 0
+        held = max(0, SIGN[mine.trade.side] * position.quantity) if position else 0
         mine.sold_by_others = max(0, shares_left(mine) - held)
         if held:
             mine.missing_since = None

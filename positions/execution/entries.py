@@ -5,10 +5,10 @@ from collections.abc import Callable
 from positions.execution.limits import LEAST_RISK
 from positions.execution.steps import Insert, Steps, Update
 from positions.execution.stops import Stops
-from positions.execution.trade_state import OVER, sign_of
+from positions.execution.trade_state import OVER
 from positions.models import OrderIntent, Trade
 from positions.store import LiveTrade
-from positions.words import IntentStep, TradeStatus
+from positions.words import SIGN, IntentStep, TradeStatus
 
 
 class Entries(Stops):
@@ -36,7 +36,7 @@ class Entries(Stops):
         trade = mine.trade
         if intent.filled_quantity > trade.quantity:
             assert intent.filled_price is not None
-            sign = sign_of(trade)
+            sign = SIGN[trade.side]
             trade.entry_price, trade.quantity = intent.filled_price, intent.filled_quantity
             trade.entered_at = trade.entered_at or intent.finished_at or self._clock.now()
             # Filled at the stop or nearly so, the distance measures nothing: the plan's own stands.

@@ -13,13 +13,13 @@ from positions.clock import Clock
 from positions.execution.limits import LONGEST_UNPROTECTED
 from positions.execution.performer import Performer
 from positions.execution.steps import ReadChanges, Settle
-from positions.execution.trade_state import agrees, held_up_since, shares_left, sign_of
+from positions.execution.trade_state import agrees, held_up_since, shares_left
 from positions.fees import FeeRates
 from positions.isolation import Isolate
 from positions.models import Trade
 from positions.rules import ExitDecision
 from positions.store import LiveTrade, Store
-from positions.words import IntentStep, StopMoveStatus, TradeStatus
+from positions.words import SIGN, IntentStep, StopMoveStatus, TradeStatus
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +123,7 @@ class Execution(Performer):
     def shares_of(self, symbol: str) -> int:
         """Shares that our trade of a symbol holds as far as we know, negative when short."""
         mine = self._live.get(symbol)
-        return 0 if mine is None else sign_of(mine.trade) * shares_left(mine)
+        return 0 if mine is None else SIGN[mine.trade.side] * shares_left(mine)
 
     @property
     def urgent(self) -> bool:

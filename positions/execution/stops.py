@@ -10,11 +10,11 @@ import structlog
 from positions.execution.endings import Endings
 from positions.execution.limits import MOST_ATTEMPTS, MOST_STOPS, POSITIONS_LAG
 from positions.execution.steps import FindOrder, Step, Steps
-from positions.execution.trade_state import OVER, PROTECTING, attempts, covers, shares_left, sign_of
+from positions.execution.trade_state import OVER, PROTECTING, attempts, covers, shares_left
 from positions.models import LIVE_STATUSES, OrderIntent
 from positions.rules import ExitDecision
 from positions.store import LiveTrade
-from positions.words import ExitReason, IntentStatus, IntentStep
+from positions.words import SIGN, ExitReason, IntentStatus, IntentStep
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +102,7 @@ class Stops(Endings):
         price = mine.last_price
         if not held:
             yield from self._missing(mine)
-        elif mine.exit is None and price is not None and sign_of(mine.trade) * (price - float(stop)) <= 0:
+        elif mine.exit is None and price is not None and SIGN[mine.trade.side] * (price - float(stop)) <= 0:
             evidence = {"stop": float(stop), "stop_refused": refused.error, "price": price}
             yield from self._claim_exit(mine, ExitDecision(ExitReason.STOP, evidence), price)
         elif held < refused.quantity:

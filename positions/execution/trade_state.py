@@ -3,19 +3,15 @@
 from datetime import datetime
 
 from positions.broker.port import Listing, Order, Position
-from positions.models import OrderIntent, Trade
+from positions.models import OrderIntent
 from positions.store import LiveTrade
-from positions.words import IntentStatus, IntentStep, Side, TradeStatus
+from positions.words import SIGN, IntentStatus, IntentStep, TradeStatus
 
 OVER = (IntentStatus.FILLED, IntentStatus.CANCELLED, IntentStatus.REPLACED, IntentStatus.REJECTED)
 #: Nobody knows whether the broker has it.
 OPEN_QUESTIONS = (IntentStatus.INTENDED, IntentStatus.UNKNOWN)
 PROTECTING = (IntentStep.STOP, IntentStep.MOVE)
 CLOSING = (IntentStep.STOP, IntentStep.MOVE, IntentStep.EXIT)
-
-
-def sign_of(trade: Trade) -> int:
-    return 1 if trade.side == Side.LONG else -1
 
 
 def shares_left(mine: LiveTrade) -> int:
@@ -45,7 +41,7 @@ def agrees(mine: LiveTrade, position: Position | None, orders: Listing[Order]) -
     shown = [intent for intent in mine.intents if intent.client_order_id in orders]
     if shown != [intent for intent in mine.intents if intent.status == IntentStatus.WORKING]:
         return False
-    held = sign_of(mine.trade) * position.quantity if position else 0
+    held = SIGN[mine.trade.side] * position.quantity if position else 0
     standing = [intent for intent in shown if intent.step in PROTECTING]
     return held == shares_left(mine) and (mine.trade.status != TradeStatus.OPEN or covers(standing, mine))
 

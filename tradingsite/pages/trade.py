@@ -24,7 +24,7 @@ from ml.registry import HEAVY
 from positions.admin import TradeAdmin
 from positions.market.calendar import NEW_YORK
 from positions.models import Trade
-from positions.words import ExitReason, RuleNoteKind, Side, TradeStatus
+from positions.words import SIGN, ExitReason, RuleNoteKind, TradeStatus
 from reports.figures import in_r
 from reports.trade_charts import Candles, Marks, Moment, candles, waterfall
 from tradingsite import book_bars
@@ -172,8 +172,7 @@ def _plan_end(trade: Trade, entry: Decimal) -> Moment | None:
         price = trade.target
     else:
         assert trade.plan_r is not None  # it ended: a constraint of the table
-        along = 1 if trade.side == Side.LONG else -1
-        price = entry + along * Decimal(trade.plan_r) * (trade.risk_per_share or Decimal(0))
+        price = entry + SIGN[trade.side] * Decimal(trade.plan_r) * (trade.risk_per_share or Decimal(0))
     return _moment(trade.plan_ended_at, price, f"left to its plan: {trade.plan_exit_reason}, {in_r(trade.plan_r)}")
 
 

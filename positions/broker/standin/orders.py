@@ -5,9 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from positions.broker.exchange import OPENING, tick_of
+from positions.broker.exchange import OPENING
 from positions.broker.port import OrderSide, PositionIntent
 from positions.broker.standin.rules import BAD_ORDER, BAD_PARAMETER, Refused
+from positions.rules import tick_of
 
 ZERO = Decimal(0)
 
