@@ -10,7 +10,6 @@ from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 from django.conf import settings
 from django.template.loader import render_to_string
 
@@ -22,8 +21,9 @@ from positions.market.calendar import NEW_YORK
 from positions.models import Trade
 from positions.words import Outcome
 from reports import charts, impact
-from reports.figures import FEW_TRADES, Figure, Line, dollars, exit_figure, exit_lines, in_r, lines, mean_r, plural
+from reports.figures import FEW_TRADES, Figure, Line, dollars, exit_lines, in_r, lines, mean_r, plural
 from reports.impact import ImpactRow
+from reports.pictures import Picture, pictures
 
 MARKETS = {
     "simulated": "These trades are invented: a simulated market. They say nothing about a real one.",
@@ -81,16 +81,6 @@ class TradeLine:
     @property
     def best(self) -> str:
         return in_r(self.mfe_r)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A Plotly figure and the words around it."""
-
-    key: str
-    title: str
-    caption: str
-    figure: charts.Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +222,7 @@ def _markdown_rules(rules: Collection[RuleLine]) -> list[str]:
 
 def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: MLModel | None) -> Report:
     session, so_far = Sample([history.get(day, SessionRecord(day))]), Sample(history.values())
+    spans = [_span(_trade_line(trade)) for trade in session.closed]
     return Report(
         book=book,
         market=MARKETS.get(book.partition(":")[0], "A book of unknown kind: nothing says where its trades come from."),
@@ -246,7 +237,7 @@ def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: 
         impact=impact.rows(so_far.impact),
         impact_sentences=impact.sentences(so_far.impact) if so_far.closed else (),
         trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
-        pictures=tuple(_pictures(day, history, session, so_far)),
+        pictures=tuple(pictures(day, history, session, so_far, spans)),
     )
 
 
@@ -342,73 +333,6 @@ def _trade_line(trade: Trade) -> TradeLine:
 
 def _entered(trade: Trade) -> datetime:
     return trade.entered_at or trade.signal_at
-
-
-def _pictures(day: date, history: Mapping[date, SessionRecord], session: Sample, so_far: Sample) -> list[Picture]:
-    pictures = []
-    if so_far.closed:
-        samples = [Sample([record]) for record in history.values()]
-        mark = "; the diamond is this one" if day in history else ""
-        pictures.append(
-            Picture(
-                "equity",
-                "The book so far",
-                f"Running result after fees over {plural(len(samples), 'session')}{mark}.",
-                charts.equity(
-                    list(history), [float(s.r.sum()) for s in samples], [float(s.pnl.sum()) for s in samples], day
-                ),
-            )
-        )
-    if session.closed:
-        pictures.append(
-            Picture(
-                "timeline",
-                "The day",
-                "Each bar is a trade from entry to exit, New York time; losses are hatched.",
-                charts.timeline([_span(_trade_line(trade)) for trade in session.closed]),
-            )
-        )
-        pictures.append(
-            Picture(
-                "exits",
-                "Exits of the session",
-                "How many trades each rule closed and what they made. Rules close different trades: that one's mean is "
-                "lower does not say that the rule did harm.",
-                charts.exits(
-                    [
-                        charts.ExitBar(reason, count, exit_figure(session, reason).value)
-                        for reason, count in sorted(session.exits.items(), key=lambda item: -item[1])
-                    ]
-                ),
-            )
-        )
-    if session.measured:
-        pictures.append(
-            Picture(
-                "distribution",
-                "Results in R",
-                "The session's trades beside the book's; the outermost bars hold everything beyond them.",
-                charts.r_distribution(session.r, so_far.r),
-            )
-        )
-    outcomes = {trade.signal_key: trade.outcome for trade in so_far.closed}
-    known = [(score, score.outcome or outcomes.get(score.signal_key)) for score in so_far.scores]
-    newest = max((score.model_id for score, outcome in known if outcome), default=None)
-    judged = [(score.p_win, outcome) for score, outcome in known if outcome and score.model_id == newest]
-    if judged:
-        pictures.append(
-            Picture(
-                "calibration",
-                "Predictions against outcomes",
-                f"{plural(len(judged), 'prediction')} of the newest model whose outcome is known; on the dashed line a "
-                "predicted 40% wins 40 times in 100.",
-                charts.calibration(
-                    np.array([p_win for p_win, _ in judged]),
-                    np.array([outcome == Outcome.WIN for _, outcome in judged]),
-                ),
-            )
-        )
-    return pictures
 
 
 def _span(trade: TradeLine) -> charts.Span:
