@@ -8,7 +8,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from positions.loop import Desk, TradingLoop
 from positions.market.calendar import Session
-from positions.models import Instruction
+from positions.models import UNANSWERED, Instruction
 from positions.rules import ExitDecision
 from positions.store import LiveTrade
 from positions.strategy import OnlyWatching, Signal
@@ -30,7 +30,8 @@ def _refused(word: str) -> Answer:
 
 
 class InstructionTaker:
-    """Each instruction is carried out at most once: it is claimed before anything is done."""
+    """Each instruction is carried out at most once: it is claimed before anything is done. What was claimed and is not
+    in hand any more, because it failed or its process ended, is `unknown` from the next look on."""
 
     def __init__(self, desk: Desk, loop: TradingLoop) -> None:
         self._desk = desk
@@ -51,11 +52,14 @@ class InstructionTaker:
                 self._go_on(instruction, now, session)
 
     def _claimed(self, wall: datetime) -> list[Instruction]:
-        waiting = Instruction.objects.filter(book=self._desk.book, state=InstructionState.WAITING)
+        in_hand = [instruction.pk for instruction in self._begun]
+        unanswered = Instruction.objects.filter(book=self._desk.book, state__in=UNANSWERED).exclude(pk__in=in_hand)
         claimed = []
-        for instruction in waiting.order_by("id"):
-            same = waiting.filter(pk=instruction.pk)
-            if instruction.expires_at <= wall:
+        for instruction in unanswered.order_by("id"):
+            same = unanswered.filter(pk=instruction.pk, state=instruction.state)
+            if instruction.state == InstructionState.TAKEN:
+                same.update(state=InstructionState.UNKNOWN, answered_at=wall)
+            elif instruction.expires_at <= wall:
                 same.update(state=InstructionState.EXPIRED, answered_at=wall)
             elif same.update(state=InstructionState.TAKEN, taken_at=wall):
                 claimed.append(instruction)

@@ -443,6 +443,9 @@ class ExternalPosition(models.Model):
         return f"{self.quantity} {self.symbol}"
 
 
+UNANSWERED = (InstructionState.WAITING, InstructionState.TAKEN)
+
+
 class Instruction(models.Model):
     """What somebody asks of the process that trades a book, which alone sends orders. Not taken until `expires_at`, it
     is never carried out. `answer` says what came of it in a word, `signal_key` whose features, predictions and trade
@@ -483,7 +486,7 @@ class Instruction(models.Model):
         ]
         indexes = [
             models.Index(fields=["book", "-asked_at", "-id"], name="instruction_newest_of_a_book"),
-            models.Index(fields=["book"], condition=Q(state=InstructionState.WAITING), name="instruction_waiting"),
+            models.Index(fields=["book"], condition=Q(state__in=UNANSWERED), name="instruction_unanswered"),
         ]
 
     def __str__(self) -> str:

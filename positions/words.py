@@ -105,13 +105,15 @@ class InstructionKind(StrEnum):
 
 class InstructionState(StrEnum):
     """`taken`: the trading process is at it, or ended while it was. `accepted`: an exit has begun, or an entry order
-    works. `expired`: nobody took it in time, and nobody will."""
+    works. `expired`: nobody took it in time, and nobody will. `unknown`: it was begun, and failed or its process ended;
+    what came of it is seen at the trades only."""
 
     WAITING = "waiting"
     TAKEN = "taken"
     ACCEPTED = "accepted"
     REFUSED = "refused"
     EXPIRED = "expired"
+    UNKNOWN = "unknown"
 
 
 class Feed(StrEnum):

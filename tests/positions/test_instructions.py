@@ -10,7 +10,8 @@ from django.db import OperationalError, connection
 
 from positions.instruction_taker import InstructionTaker
 from positions.instructions import LIFETIME, Plan, ask
-from positions.models import Instruction, Trade
+from positions.isolation import Isolation
+from positions.models import Instruction, PositionExit, Trade
 from positions.rules import RiskSettings
 from positions.strategy import OnlyWatching, Opinion
 from positions.words import ExitReason, Side, TradeStatus
@@ -184,3 +185,30 @@ def test_a_look_without_instructions_costs_one_query(django_assert_num_queries: 
     desk = Desk()
     with django_assert_num_queries(1):
         desk.look()
+
+
+def test_what_a_process_had_begun_when_it_ended_is_unknown_to_the_next_and_not_done_again() -> None:
+    desk = Desk()
+    desk.stage.enter()
+    asked = desk.ask()
+    Instruction.objects.filter(pk=asked.pk).update(state="taken")
+    desk.taker = InstructionTaker(desk.stage.desk, desk.stage.loop)
+    assert desk.told(asked) == ("unknown", "")
+    assert asked.answered_at is not None
+    assert not PositionExit.objects.exists()
+
+
+def test_what_failed_under_way_is_unknown_and_the_others_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    isolated = replace(desk.stage.desk, isolate=Isolation(desk.stage.world.clock).of)
+    desk.taker = InstructionTaker(isolated, desk.stage.loop)
+    failing, other = desk.ask("KO", plan=LONG), desk.ask("F")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.stage.listener, "on_signal", fail)
+        assert desk.told(failing) == ("taken", "")
+    assert desk.told(failing) == ("unknown", "")
+    assert desk.told(other) == ("refused", "no_position")
