@@ -46,6 +46,40 @@ def allowed(field: str, words: type[StrEnum], name: str) -> models.CheckConstrai
     return models.CheckConstraint(condition=Q(**{f"{field}__in": [word.value for word in words]}), name=name)
 
 
+def plan_constraints(table: str) -> list[models.CheckConstraint]:
+    """Stop and target lie around the entry; how the plan ended is known of an entered row as a whole, or not at all."""
+    return [
+        allowed("plan_outcome", Outcome, f"{table}_plan_outcome"),
+        allowed("plan_doubt", PlanDoubt, f"{table}_plan_doubt"),
+        models.CheckConstraint(
+            condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
+            name=f"{table}_plan_exit_reason",
+        ),
+        models.CheckConstraint(
+            condition=Q(side=Side.LONG, initial_stop__lt=F("planned_entry"), target__gt=F("planned_entry"))
+            | Q(side=Side.SHORT, initial_stop__gt=F("planned_entry"), target__lt=F("planned_entry")),
+            name=f"{table}_plan_on_the_right_side",
+        ),
+        models.CheckConstraint(
+            condition=Q(
+                entered_at__isnull=False,
+                plan_outcome__isnull=False,
+                plan_r__isnull=False,
+                plan_exit_reason__isnull=False,
+                plan_ended_at__isnull=False,
+            )
+            | Q(
+                plan_outcome__isnull=True,
+                plan_r__isnull=True,
+                plan_exit_reason__isnull=True,
+                plan_ended_at__isnull=True,
+                plan_doubt__isnull=True,
+            ),
+            name=f"{table}_plan_ended_as_a_whole",
+        ),
+    ]
+
+
 LIVE_STATUSES = (TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING)
 
 
@@ -138,20 +172,10 @@ class Trade(models.Model):
             allowed("outcome", Outcome, "trade_outcome"),
             allowed("exit_reason", ExitReason, "trade_exit_reason"),
             allowed("feed", Feed, "trade_feed"),
-            allowed("plan_outcome", Outcome, "trade_plan_outcome"),
-            allowed("plan_doubt", PlanDoubt, "trade_plan_doubt"),
-            models.CheckConstraint(
-                condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
-                name="trade_plan_exit_reason",
-            ),
+            *plan_constraints("trade"),
             models.CheckConstraint(condition=Q(planned_quantity__gt=0), name="trade_quantity_positive"),
             models.CheckConstraint(
                 condition=Q(planned_entry__gt=0, initial_stop__gt=0, target__gt=0), name="trade_prices_positive"
-            ),
-            models.CheckConstraint(
-                condition=Q(side=Side.LONG, initial_stop__lt=F("planned_entry"), target__gt=F("planned_entry"))
-                | Q(side=Side.SHORT, initial_stop__gt=F("planned_entry"), target__lt=F("planned_entry")),
-                name="trade_plan_on_the_right_side",
             ),
             models.CheckConstraint(
                 condition=Q(
@@ -163,23 +187,6 @@ class Trade(models.Model):
                 )
                 | (~Q(status=TradeStatus.CLOSED) & Q(outcome__isnull=True, exited_at__isnull=True)),
                 name="trade_outcome_once_closed",
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    entered_at__isnull=False,
-                    plan_outcome__isnull=False,
-                    plan_r__isnull=False,
-                    plan_exit_reason__isnull=False,
-                    plan_ended_at__isnull=False,
-                )
-                | Q(
-                    plan_outcome__isnull=True,
-                    plan_r__isnull=True,
-                    plan_exit_reason__isnull=True,
-                    plan_ended_at__isnull=True,
-                    plan_doubt__isnull=True,
-                ),
-                name="trade_plan_ended_as_a_whole",
             ),
         ]
         indexes = [
@@ -234,34 +241,7 @@ class ShadowTrade(models.Model):
             models.UniqueConstraint(fields=["book", "signal_key"], name="shadow_once_a_signal"),
             allowed("side", Side, "shadow_side"),
             allowed("feed", Feed, "shadow_feed"),
-            allowed("plan_outcome", Outcome, "shadow_plan_outcome"),
-            allowed("plan_doubt", PlanDoubt, "shadow_plan_doubt"),
-            models.CheckConstraint(
-                condition=Q(plan_exit_reason__in=[ExitReason.STOP, ExitReason.TARGET, ExitReason.SESSION_CLOSE]),
-                name="shadow_plan_exit_reason",
-            ),
-            models.CheckConstraint(
-                condition=Q(side=Side.LONG, initial_stop__lt=F("planned_entry"), target__gt=F("planned_entry"))
-                | Q(side=Side.SHORT, initial_stop__gt=F("planned_entry"), target__lt=F("planned_entry")),
-                name="shadow_plan_on_the_right_side",
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    entered_at__isnull=False,
-                    plan_outcome__isnull=False,
-                    plan_r__isnull=False,
-                    plan_exit_reason__isnull=False,
-                    plan_ended_at__isnull=False,
-                )
-                | Q(
-                    plan_outcome__isnull=True,
-                    plan_r__isnull=True,
-                    plan_exit_reason__isnull=True,
-                    plan_ended_at__isnull=True,
-                    plan_doubt__isnull=True,
-                ),
-                name="shadow_plan_ended_as_a_whole",
-            ),
+            *plan_constraints("shadow"),
         ]
         indexes = [
             models.Index(fields=["book", "session"], name="shadow_of_a_session"),
