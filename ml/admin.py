@@ -1,6 +1,7 @@
 """Tables of learning in the admin, all read-only. The text of a model's artifact is never loaded here."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -138,8 +139,16 @@ class MLModelAdmin(RecordAdmin):
         return rows.defer("artifact")
 
 
+class OfAModelAdmin(RecordAdmin):
+    """Rows of a model, which is read without its artifact."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
+
+
 @admin.register(Prediction)
-class PredictionAdmin(RecordAdmin):
+class PredictionAdmin(OfAModelAdmin):
     when_empty = "No prediction yet: it takes a model (train_model) and a signal. PREDICTION_MODE must not be off."
     list_display = (
         "predicted_at",
@@ -163,13 +172,9 @@ class PredictionAdmin(RecordAdmin):
     search_fields = ("signal_key__exact",)
     search_help_text = "The key of a signal"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Prediction]:
-        rows: QuerySet[Prediction] = super().get_queryset(request)
-        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
-
 
 @admin.register(DriftCheck)
-class DriftCheckAdmin(RecordAdmin):
+class DriftCheckAdmin(OfAModelAdmin):
     when_empty = "No drift check yet: it takes a champion. Run python manage.py check_drift, or setup_schedules."
     list_display = (
         "checked_at",
@@ -191,10 +196,6 @@ class DriftCheckAdmin(RecordAdmin):
     @admin.display(description="compared")
     def compared(self, check: DriftCheck) -> str:
         return check.compared
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[DriftCheck]:
-        rows: QuerySet[DriftCheck] = super().get_queryset(request)
-        return rows.select_related("model").defer(*HEAVY_OF_A_MODEL)
 
 
 @admin.register(Performance)

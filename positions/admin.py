@@ -156,8 +156,16 @@ class ShadowTradeAdmin(RecordAdmin):
     search_help_text = "A symbol, the key of a signal, or a reason"
 
 
+class OfATradeAdmin(RecordAdmin):
+    """Rows of a trade, found by the trade's symbol or signal."""
+
+    list_select_related = ("trade",)
+    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
+    search_help_text = "A symbol, or the key of a signal"
+
+
 @admin.register(PositionExit)
-class PositionExitAdmin(RecordAdmin):
+class PositionExitAdmin(OfATradeAdmin):
     when_empty = (
         "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here."
     )
@@ -168,23 +176,17 @@ class PositionExitAdmin(RecordAdmin):
         ("rule", ChoicesDropdownFilter),
         ("status", ChoicesDropdownFilter),
     )
-    list_select_related = ("trade",)
-    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
-    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(StopMove)
-class StopMoveAdmin(RecordAdmin):
+class StopMoveAdmin(OfATradeAdmin):
     when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
-    list_select_related = ("trade",)
-    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
-    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(RuleNote)
-class RuleNoteAdmin(RecordAdmin):
+class RuleNoteAdmin(OfATradeAdmin):
     when_empty = "No rule has nearly acted yet, or would have acted and might not."
     list_display = ("noted_at", "trade", "rule", "kind", "evidence", "book")
     list_filter = (
@@ -193,9 +195,6 @@ class RuleNoteAdmin(RecordAdmin):
         ("rule", ChoicesDropdownFilter),
         ("kind", ChoicesDropdownFilter),
     )
-    list_select_related = ("trade",)
-    search_fields = ("trade__symbol__exact", "trade__signal_key__exact")
-    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(OrderIntent)
