@@ -24,6 +24,7 @@ from ml.gate import Evidence, gate, in_one_sentence, may_filter
 from ml.learners import PATIENCE, ROUNDS, XGBOOST, Examples, XGBoost, XGBoostScorer
 from ml.models import LeakageCheck, MLModel
 from ml.predictor import ModelUnusable, Predictor
+from ml.progress import Progress, quiet
 from ml.registry import champion, disposable
 from ml.splits import NotEnoughData, Part
 from ml.statistics import best_of_nothing, probabilistic_sharpe, sharpe_per_trade
@@ -31,9 +32,10 @@ from ml.training_data import TrainingData
 from ml.training_rows import load_training_data
 from ml.uniqueness import uniqueness
 from ml.walk_forward import (
+    SHUFFLES,
+    WALK_STEPS,
     Fit,
     Fold,
-    Progress,
     WalkForward,
     candidate,
     judge,
@@ -42,6 +44,9 @@ from ml.walk_forward import (
     walk_forward,
 )
 from ml.words import Algorithm, Gate, Label
+
+#: Of a training, as `progress` hears of them.
+TRAINING_STEPS = WALK_STEPS + SHUFFLES
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class ModelTrainer:
         """Boost until the validation log-loss stops falling; what is returned *is* the best iteration."""
         return XGBoost(self.seed, self.parameters).fit(train, validation, columns)
 
-    def walk_forward_validation(self, data: TrainingData, progress: Progress | None = None) -> WalkForward:
+    def walk_forward_validation(self, data: TrainingData, progress: Progress = quiet) -> WalkForward:
         """Fit and score the model and its challengers in five rolling windows. Raises NotEnoughData."""
         return walk_forward(
             data,
@@ -145,7 +150,13 @@ class ModelTrainer:
         """Pooled figures over every window's test part, beside all baselines."""
         return judge(data, walk, algorithm, self.seed, attempts)
 
-    def judge(self, data: TrainingData, walk: WalkForward, algorithm: Algorithm | None = None) -> Judgement:
+    def judge(
+        self,
+        data: TrainingData,
+        walk: WalkForward,
+        algorithm: Algorithm | None = None,
+        progress: Progress = quiet,
+    ) -> Judgement:
         """What is known of a learner, and both verdicts. Without a name it is XGBoost, or the linear baseline where
         that is shown to be better."""
         earlier = self._earlier_attempts(data, walk)
@@ -156,7 +167,7 @@ class ModelTrainer:
             asked, evaluation = algorithm, self.evaluate_model(data, walk, algorithm, attempts)
         evidence = Evidence(
             evaluation,
-            shuffled=self._shuffled(data, walk, asked),
+            shuffled=self._shuffled(data, walk, asked, progress),
             leakage_free=leakage_free(),
             worse_than_champion=self._worse_than_champion(data, walk, asked),
         )
@@ -175,11 +186,13 @@ class ModelTrainer:
             curves(data.results_of(walk.test_rows), walk.rule(asked).p, self.seed),
         )
 
-    def _shuffled(self, data: TrainingData, walk: WalkForward, algorithm: Algorithm) -> ShuffledControl | None:
+    def _shuffled(
+        self, data: TrainingData, walk: WalkForward, algorithm: Algorithm, progress: Progress
+    ) -> ShuffledControl | None:
         learners = {learner.algorithm: learner for learner in learners_of(self.seed, self.parameters)}
         # The online learner has no fit of its own to repeat; the linear one stands for it.
         learner = learners.get(algorithm, learners[Algorithm.LOGISTIC])
-        return shuffled_control(data, walk.folds[-1].window, learner, self.seed)
+        return shuffled_control(data, walk.folds[-1].window, learner, self.seed, progress=progress)
 
     def _earlier_attempts(self, data: TrainingData, walk: WalkForward) -> list[MLModel]:
         """Candidates of this label whose test sessions hold more than half of these test rows; a model of the very same
@@ -362,12 +375,13 @@ class ModelTrainer:
         """The newest model of the book, whatever its status."""
         return MLModel.objects.filter(book=self.book).order_by("-created_at", "-id").first()
 
-    def train(self, progress: Progress | None = None, algorithm: Algorithm | None = None) -> TrainingResult:
-        """Load, walk forward, judge, save. Too little data is an answer, INSUFFICIENT_DATA, not an error."""
+    def train(self, progress: Progress = quiet, algorithm: Algorithm | None = None) -> TrainingResult:
+        """Load, walk forward, judge, save. Too little data is an answer, INSUFFICIENT_DATA, not an error.
+        `progress` hears of each of TRAINING_STEPS."""
         return self.train_on(self.load_training_data(), progress, algorithm)
 
     def train_on(
-        self, data: TrainingData, progress: Progress | None = None, algorithm: Algorithm | None = None
+        self, data: TrainingData, progress: Progress = quiet, algorithm: Algorithm | None = None
     ) -> TrainingResult:
         """`train` on data that is loaded already."""
         remarks = data.remarks()
@@ -377,11 +391,11 @@ class ModelTrainer:
             return TrainingResult(None, Gate.INSUFFICIENT_DATA, [f"Too little data: {shortage}.", *remarks], None)
         if not walk.folds or walk.folds[-1].window.test.rows[-1] != len(data.won) - 1:
             return TrainingResult(None, Gate.INSUFFICIENT_DATA, [*walk.unfitted, *remarks], None)
-        model = self.save_model(data, walk, self.judge(data, walk, algorithm))
+        model = self.save_model(data, walk, self.judge(data, walk, algorithm, progress))
         reasons = model.gate_reasons if model.gate == "PASS" else [*model.gate_reasons, *remarks]
         return TrainingResult(model, Gate(model.gate), reasons, model.metrics)
 
-    def train_again(self, model: MLModel) -> str:
+    def train_again(self, model: MLModel, progress: Progress = quiet) -> str:
         """The artifact that the model's manifest gives today: equal to the stored one, to the byte, where nothing has
         changed. Raises CannotRetrain where the book's data is not what it was."""
         stored = model.manifest
@@ -395,7 +409,7 @@ class ModelTrainer:
                 f"The trades of book {model.book} closed by {until:%Y-%m-%d %H:%M} UTC are not those that model "
                 f"{model.version} was trained on: there are {len(data.won):,} now, there were {stored['n_trades']:,}."
             )
-        walk = again.walk_forward_validation(data)
+        walk = again.walk_forward_validation(data, progress)
         return self.artifact_of(walk.folds[-1], Algorithm(stored["algorithm"]))
 
 

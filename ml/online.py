@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 from ml.encoder import Columns, Encoder
 from ml.learners import Linear, Matrix
+from ml.progress import Progress, quiet
 from ml.words import Algorithm
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]
+
+#: In which a book's trades are learned from, as `progress` hears of them.
+ONLINE_STEPS = 20
 
 
 class OnlineScorer:
@@ -108,18 +112,23 @@ class Prequential:
     scorer: OnlineScorer
 
 
-def prequential(columns: Columns, won: NDArray[np.bool_], start: Times, end: Times) -> Prequential:
-    """Score each of n trades when its signal comes, having learned from those that had closed by then and no others."""
+def prequential(
+    columns: Columns, won: NDArray[np.bool_], start: Times, end: Times, progress: Progress = quiet
+) -> Prequential:
+    """Score each of n trades when its signal comes, having learned from those that had closed by then and no others;
+    `progress` hears of each of ONLINE_STEPS."""
     encoder = Encoder.plain()
     X, scorer = encoder.encode(columns), OnlineScorer(encoder.columns)
     p = np.empty(len(X))
     closing = np.argsort(end, kind="stable")
     told = 0
-    for row in np.argsort(start, kind="stable"):
-        while told < len(closing) and end[closing[told]] < start[row]:
-            scorer.learn(X[closing[told]], bool(won[closing[told]]))
-            told += 1
-        p[row] = scorer.score(X[row])
+    for part in np.array_split(np.argsort(start, kind="stable"), ONLINE_STEPS):
+        for row in part:
+            while told < len(closing) and end[closing[told]] < start[row]:
+                scorer.learn(X[closing[told]], bool(won[closing[told]]))
+                told += 1
+            p[row] = scorer.score(X[row])
+        progress(1)
     for row in closing[told:]:
         scorer.learn(X[row], bool(won[row]))
     return Prequential(p, scorer)

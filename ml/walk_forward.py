@@ -4,7 +4,7 @@ The model and its challengers see the same rows; each is calibrated on the valid
 learned from training and validation together. Nothing here looks at a test part but to score it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from ml.encoder import Encoder
 from ml.evaluation import Evaluation, Rule, ShuffledControl, auc, evaluate
 from ml.gate import is_worse
 from ml.learners import Examples, Learner, LightGBM, Linear, Logistic, Matrix, Scorer, XGBoost
-from ml.online import Prequential, prequential
+from ml.online import ONLINE_STEPS, Prequential, prequential
 from ml.payoff import Payoff, fit_payoff
+from ml.progress import Progress, quiet
 from ml.splits import WINDOWS, Part, Window, rolling_windows
 from ml.training_data import TrainingData
 from ml.uniqueness import weights
@@ -26,9 +27,10 @@ from ml.words import Algorithm
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.intp]
-Progress = Callable[[int, int], None]
 
 SHUFFLES = 20
+#: Of a walk with the online learner, as `progress` hears of them; all last about as long.
+WALK_STEPS = ONLINE_STEPS + WINDOWS
 
 
 @dataclass(frozen=True)
@@ -177,14 +179,15 @@ def walk_forward(
     *,
     tuned: Sequence[Learner] = (),
     online: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
 ) -> WalkForward:
-    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them.
+    """Fit and score five rolling windows. Raises NotEnoughData where there are too few sessions for them. `progress`
+    hears of each window, and of the online learner's steps before them.
 
     `tuned` has a learner for each window, which takes the place of the first of `learners` there.
     """
     windows = rolling_windows(data.session, data.end)
-    told = prequential(data.columns, data.won, data.start, data.end) if online else None
+    told = prequential(data.columns, data.won, data.start, data.end, progress) if online else None
     folds, unfitted = [], []
     for done, window in enumerate(windows, start=1):
         won, held_out = data.won[window.train.rows], window.validation.rows
@@ -196,8 +199,7 @@ def walk_forward(
         else:
             used = [tuned[done - 1], *learners[1:]] if tuned else learners
             folds.append(fit_window(data, window, used, seed, told))
-        if progress:
-            progress(done, WINDOWS)
+        progress(1)
     return WalkForward(folds, unfitted)
 
 
@@ -231,7 +233,12 @@ def candidate(data: TrainingData, walk: WalkForward, seed: int, attempts: int = 
 
 
 def shuffled_control(
-    data: TrainingData, window: Window, learner: Learner, seed: int, times: int = SHUFFLES
+    data: TrainingData,
+    window: Window,
+    learner: Learner,
+    seed: int,
+    times: int = SHUFFLES,
+    progress: Progress = quiet,
 ) -> ShuffledControl | None:
     """Refit a window `times` times on outcomes dealt out anew over each part. None where the test part has one class.
 
@@ -247,6 +254,7 @@ def shuffled_control(
         area = auc(won, learner.fit(train, validation, parts.encoder.columns).raw(parts.test))
         if area is not None:
             areas.append(area)
+        progress(1)
     if len(areas) < 2:
         return None
     found = np.array(areas)

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -125,14 +125,19 @@ def write_report(book: str, day: date) -> Path:
     return _write(build_report(book, day))
 
 
-def write_missing(book: str) -> list[Path]:
-    """Write the page of every session of the book that has none, oldest first."""
+def write_missing(book: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Path]:
+    """Write the page of every session of the book that has none, oldest first. `progress` hears of each page that is
+    done, and of how many there are."""
     tracker = PerformanceTracker(book)
     history = tracker.read()
     missing = [day for day in history if not report_path(book, day).exists()]
     tracker.store(history[day] for day in missing)
     model = _latest_model(book)
-    return [_write(_report(book, day, _until(history, day), model)) for day in missing]
+    paths = []
+    for day in missing:
+        paths.append(_write(_report(book, day, _until(history, day), model)))
+        progress(1, len(missing))
+    return paths
 
 
 def remove_reports(book: str) -> None:

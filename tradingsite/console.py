@@ -1,4 +1,4 @@
-"""What commands share at the terminal: one-line errors with a documented exit status, a console, a progress bar.
+"""What the process of a command ends with: one-line errors with a documented exit status.
 
 Exit status: 0 done, 1 the command failed and says why, 2 bad input or configuration, 3 the database cannot be reached,
 130 interrupted.
@@ -7,21 +7,16 @@ Exit status: 0 done, 1 the command failed and says why, 2 bad input or configura
 import contextlib
 import errno
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import DatabaseError
 
 from tradingsite.environment import BadEnvironment
-from tradingsite.kit.options import BAD_CONFIGURATION, NO_DATABASE
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from tradingsite.kit.options import BAD_CONFIGURATION, INTERRUPTED, NO_DATABASE
 
 #: The disk is full, read-only or somebody else's.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-INTERRUPTED = 130
 
 # SQLite's own names of what keeps a program from its file; the rest (SQLITE_ERROR: bad SQL) is a mistake in a program.
 SQLITE_OUT_OF_REACH = {
@@ -100,22 +95,3 @@ def _reason(error: DatabaseError) -> str:
         return _first_line(direct)
     alone.close()
     return _first_line(error)
-
-
-def console(stderr: bool = False) -> "Console":
-    """A rich console that writes plain lines where there is no terminal."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)
-
-
-@contextlib.contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, shown only on a terminal. Call what it gives with the number of units done since."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    screen = console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.advance(task, done)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ml.feature_extractor import FeatureExtractor, Value
 from ml.features import FEATURES
+from ml.progress import Progress, quiet
 from positions.broker.exchange import SimulatedExchange
 from positions.clock import ReplayClock
 from positions.history import TradeHistory
@@ -240,17 +241,18 @@ def check(
     options: ReplayOptions,
     points: int,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = quiet,
     extractor: Callable[[Run, Signal], Mapping[str, Value]] | None = None,
 ) -> Report:
     """Check every feature of every signal up to `points` moments, each in three alterations by turns.
 
-    A moment is a signal's own, drawn at random over all sessions; `progress` hears of each. `extractor` adds features
+    A moment is a signal's own, drawn at random over all sessions; `progress` hears of each, and before that of
+    each session. `extractor` adds features
     to those that are checked, computed from a whole run: for tests of the check itself. Raises ValueError where the
     bars give no signal at all.
     """
     random = np.random.default_rng(seed)
-    runs = list(_baseline(feed, options))
+    runs = list(_baseline(feed, options, progress))
     moments = [(number, signal) for number, (_, run) in enumerate(runs) for signal in run.signals]
     if not moments:
         raise ValueError("the bars give no signal, so there is nothing to check")
@@ -280,7 +282,7 @@ def check(
     return Report(points, compared, leaks, caught, sorted(set(PLANTED) - set(possible)))
 
 
-def _baseline(feed: ReplayFeed, options: ReplayOptions) -> Iterator[tuple[Start, Run]]:
+def _baseline(feed: ReplayFeed, options: ReplayOptions, progress: Progress) -> Iterator[tuple[Start, Run]]:
     past, history = BarHistory(), TradeHistory()
     for bars, trading in feed.sessions():
         if trading:
@@ -288,6 +290,7 @@ def _baseline(feed: ReplayFeed, options: ReplayOptions) -> Iterator[tuple[Start,
             run, history = run_session(feed, options, start, bars, feed.vix)
             yield start, run
         past.append(bars)
+        progress(1)
 
 
 def _differences(

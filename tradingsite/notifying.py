@@ -25,9 +25,11 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import DatabaseError, InterfaceError, connection
 
+from ml.progress import Progress, quiet
 from positions.clock import Clock
 from positions.market.calendar import NEW_YORK
 from tradingsite import logs, news
+from tradingsite.kit.options import INTERRUPTED
 from tradingsite.models import NewsKind, Notification
 from tradingsite.news import News
 
@@ -50,7 +52,6 @@ CALLED_OFF_AFTER = timedelta(minutes=6)
 LONGEST_BODY = 1800
 MOST_HEARD = 1000
 CLOSING_S = 5.0
-INTERRUPTED = 130
 #: The claim of what was there before notifications were first asked for.
 PAST = "past"
 #: That of what was sent while nothing could be claimed.
@@ -84,9 +85,14 @@ class Services:
     def __len__(self) -> int:
         return len(self._services)
 
-    def send(self, title: str, body: str) -> list[Answer]:
-        """One after the other, each with Apprise's limits of four seconds to connect and to answer."""
-        return [_send(one, title, body) for one in self._services]
+    def send(self, title: str, body: str, progress: Progress = quiet) -> list[Answer]:
+        """One after the other, each with Apprise's limits of four seconds to connect and to answer; `progress` hears
+        of each."""
+        answers = []
+        for one in self._services:
+            answers.append(_send(one, title, body))
+            progress(1)
+        return answers
 
 
 class _Said(logging.Handler):

@@ -44,7 +44,7 @@ from positions.words import Feed, TradeStatus
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
 from tradingsite.fitness import demand_fitness
 from tradingsite.kit.json_file import write_json
-from tradingsite.kit.options import bad_input
+from tradingsite.kit.options import INTERRUPTED, bad_input
 from tradingsite.notifying import notifying
 from tradingsite.replaying import wire
 
@@ -57,7 +57,7 @@ INDEXES = ("SPY", "QQQ", simulated.INDEX)
 CALENDAR_DAYS = 2 * timedelta(days=HISTORY_SESSIONS)
 #: What a minute of bars may need on the way, in time of the wall.
 WIRES = timedelta(seconds=0.2)
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,16 @@ from typing import Any
 
 from rich.console import Console
 
-from ml.model_trainer import ModelTrainer, TrainingResult
+from ml.model_trainer import TRAINING_STEPS, ModelTrainer, TrainingResult
 from ml.models import TradeFeatures
 from ml.performance_tracker import PerformanceTracker
-from ml.splits import WINDOWS
 from positions.leases import LeaseTaken
 from positions.market.feeds import ReplayFeed
 from positions.strategy import BadSignal
 from reports.daily import remove_reports, write_report
 from tradingsite import books
-from tradingsite.console import progress
 from tradingsite.kit.options import bad_input
+from tradingsite.kit.terminal import progress
 from tradingsite.replaying import ReplayOptions, replay
 from tradingsite.scoring import score_test_sessions
 from tradingsite.summary import show, summarise
@@ -72,13 +71,13 @@ def run_whole(
 
 
 def _train(book: str, seed: int, alive: Callable[[], None]) -> TrainingResult:
-    with progress("Training", WINDOWS) as advance:
+    with progress("Training", TRAINING_STEPS) as advance:
 
-        def window_done(done: int, total: int) -> None:
+        def step_done(done: int) -> None:
             alive()
-            advance(1)
+            advance(done)
 
-        training = ModelTrainer(book, seed).train(window_done)
+        training = ModelTrainer(book, seed).train(step_done)
     if training.model is not None:
         with progress("Scoring the test sessions") as advance:
             score_test_sessions(training.model, advance)

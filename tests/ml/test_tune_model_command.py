@@ -57,7 +57,7 @@ def test_each_windows_choice_is_shown_trained_with_judged_and_never_searched_twi
         assert words in shown
     for reason in (*model.gate_reasons, *model.metrics["may_filter_reasons"]):
         assert reason in shown
-    assert capfd.readouterr().err.splitlines() == [f"Window {number} of 5: 3 trials." for number in range(1, 6)]
+    assert capfd.readouterr().out.splitlines() == [f"Window {number} of 5: 3 trials." for number in range(1, 6)]
 
     assert run("--trials", "3", "--seed", "3") == shown.replace(model.version, f"{model.version[:-1]}2")
     assert trials_in(studies) == 15

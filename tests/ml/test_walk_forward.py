@@ -9,8 +9,9 @@ from ml.encoder import Encoder
 from ml.gate import Evidence, gate, may_filter
 from ml.learners import PATIENCE, XGBOOST, Examples, Logistic, XGBoost, scorer_from
 from ml.online import prequential
+from ml.splits import WINDOWS
 from ml.uniqueness import uniqueness
-from ml.walk_forward import WalkForward, fit_window, judge, learners_of, shuffled_control, walk_forward
+from ml.walk_forward import WALK_STEPS, WalkForward, fit_window, judge, learners_of, shuffled_control, walk_forward
 from ml.words import Algorithm
 from tests.ml.synthetic import training_data
 
@@ -180,11 +181,12 @@ def test_the_online_learner_goes_on_from_what_was_stored_as_if_it_had_never_stop
     assert stored.score(X[4]) == told.score(X[4])
 
 
-def test_progress_is_told_after_each_window():
+@pytest.mark.parametrize(("online", "expected"), [(False, WINDOWS), (True, WALK_STEPS)])
+def test_every_step_of_a_walk_is_told(online, expected):
     steps = []
     data = training_data(1, sessions=11, per_session=6)
-    walk_forward(data, (Logistic(),), 7, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(n, 5) for n in range(1, 6)]
+    walk_forward(data, (Logistic(),), 7, online=online, progress=steps.append)
+    assert steps == [1] * expected
 
 
 def test_a_tuned_learner_of_each_window_takes_the_first_learners_place():

@@ -1,5 +1,6 @@
 """What holds for every command of ours, whichever they are."""
 
+import inspect
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,13 @@ from django.conf import settings as site
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.core.management.base import CommandParser
+from django.db.models import Model
+from django.db.models.signals import post_save
+from django_q.models import Schedule
+from knox.models import AuthToken
 
+from ml.models import MLModel
+from ml.registry import promote
 from ml.words import Gate
 from positions.market.feeds.simulated import SimulatedMarket
 from tests.bars_file import write_csv
@@ -92,6 +100,20 @@ def test_every_command_has_a_test_that_calls_it(name: str) -> None:
     assert any(f'"{name}"' in path.read_text() for path in tests)
 
 
+#: Commands without a bar, and why.
+WITHOUT_BAR = {
+    **dict.fromkeys(("alpaca_server", "trade", "run_monitors"), "they serve until they are ended"),
+    **dict.fromkeys(("halt", "resume", "create_api_token", "setup_schedules"), "done at once"),
+    **dict.fromkeys(("promote_model", "rollback_model", "export_model"), "about one stored model"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(WITHOUT_BAR)))
+def test_a_command_that_may_last_says_how_far_it_is(name: str) -> None:
+    source = inspect.getsource(inspect.getmodule(command(name)))  # type: ignore[arg-type]  # a command has a module
+    assert re.search(r"\bprogress\(|\brun_whole\(", source)
+
+
 #: Those that need no market, network or model, with what their result says.
 QUICK: dict[str, tuple[list[str], dict[str, Any]]] = {
     "halt": (["--reason", "news", "--book", "paper:x"], {"book": "paper:x", "reason": "news", "flatten": False}),
@@ -129,6 +151,43 @@ def test_a_token_is_not_in_the_file_of_its_result(tmp_path: Path, capsys: pytest
     token = capsys.readouterr().out.strip()
     assert len(token) > 40
     assert token not in (tmp_path / "out.json").read_text()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "saved", "at"),
+    [
+        (["setup_schedules"], Schedule, 3),
+        (["create_api_token", "ada", "--group", "viewer"], AuthToken, 1),
+        (["promote_model", "20240103-901", "--who", "ada", "--why", "tests"], MLModel, 2),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_what_is_interrupted_between_two_rows_leaves_none_of_them(
+    arguments: list[str], saved: type[Model], at: int
+) -> None:
+    ada = User.objects.create_superuser("ada", password="lovelace-1843")
+    promote(MLModelFactory(version="20240103-900", gate=Gate.PASS, may_filter=True), "simulated", "ada", "first")
+    MLModelFactory(version="20240103-901", gate=Gate.PASS, may_filter=True)
+    before = state_of(saved)
+    seen = count(1)
+
+    def interrupt(**signalled: Any) -> None:
+        if next(seen) == at:
+            signal.raise_signal(signal.SIGINT)
+
+    post_save.connect(interrupt, sender=saved)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call_command(*arguments)
+    finally:
+        post_save.disconnect(interrupt, sender=saved)
+    assert state_of(saved) == before
+    assert not ada.groups.exists()
+
+
+def state_of(model: type[Model]) -> list[dict[str, Any]]:
+    return list(model._default_manager.order_by("pk").values())
 
 
 def test_a_replay_that_is_interrupted_leaves_neither_a_book_nor_half_a_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from tradingsite.console import console, one_line_errors, progress
+from tradingsite.console import one_line_errors
+from tradingsite.kit.terminal import console, progress
 
 LOCAL_SERVER = f"{connection.settings_dict['HOST'] or '127.0.0.1'}:{connection.settings_dict['PORT'] or 5432}"
 

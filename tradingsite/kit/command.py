@@ -6,9 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
 
 from tradingsite.kit.json_file import add_json_option, check_json_file
-from tradingsite.kit.options import BAD_CONFIGURATION, NO_DATABASE
+from tradingsite.kit.options import BAD_CONFIGURATION, INTERRUPTED, NO_DATABASE
 
-INTERRUPTED = 130
 #: Of a command that reads or writes the database, and ends as all do.
 USUAL: Mapping[int, str] = {
     0: "done",

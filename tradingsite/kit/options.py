@@ -11,6 +11,8 @@ from positions.books import is_book
 BAD_CONFIGURATION = 2
 #: Of one whose database cannot be reached.
 NO_DATABASE = 3
+#: Of one that was interrupted.
+INTERRUPTED = 130
 SEEDS = 2**31
 YEARS = range(1900, 3000)
 

@@ -1,7 +1,7 @@
 """`check_drift`: hold the model that serves a book against what it was trained on."""
 
 from argparse import ArgumentParser
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.utils import timezone
@@ -11,6 +11,7 @@ from ml.models import DriftCheck
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
+from tradingsite.kit.terminal import console, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,18 +46,18 @@ def features(check: DriftCheck) -> "Table":
     return table
 
 
-def show(check: DriftCheck, console: "Console") -> None:
+def show(check: DriftCheck, screen: "Console") -> None:
     """What was compared, every alarm, and what followed from it."""
     if check.features:
-        console.print(features(check))
+        screen.print(features(check))
     if check.mean_error is not None:
         before = f", {check.mean_error_before:+.3f} on {check.errors_before:,} before" if check.errors_before else ""
         error = f"{check.mean_error:+.3f} on {check.errors:,} closed predictions{before}"
-        console.print(f"Squared error beyond what the model's odds imply: {error}.", soft_wrap=True)
+        screen.print(f"Squared error beyond what the model's odds imply: {error}.", soft_wrap=True)
     for sentence in (*check.alarms, *check.not_judged):
-        console.print(f"  - {sentence}", soft_wrap=True)
+        screen.print(f"  - {sentence}", soft_wrap=True)
     outcome = check.reason or "No alarm."
-    console.print(f"Model {check.model.version} on {check.book}, {check.compared}: {outcome}", soft_wrap=True)
+    screen.print(f"Model {check.model.version} on {check.book}, {check.compared}: {outcome}", soft_wrap=True)
 
 
 class Command(SiteCommand):
@@ -72,15 +73,14 @@ class Command(SiteCommand):
         parser.add_argument("--book", type=book_name, default=settings.BOOK, help="whose model (default: %(default)s)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.console import Console
-
         book = options["book"]
-        check = check_drift(book, timezone.now())
-        console = Console(file=cast(IO[str], self.stdout), highlight=False)
+        with progress("Comparing"):
+            check = check_drift(book, timezone.now())
+        screen = console(self.stdout)
         if check:
-            show(check, console)
+            show(check, screen)
         else:
-            console.print(
+            screen.print(
                 f"No model serves {book}: nothing to check. One that passed its gate is promoted with promote_model.",
                 soft_wrap=True,
             )

@@ -1,7 +1,7 @@
 """`evaluate_model`: what a stored model is worth on closed trades it was not fitted on."""
 
 from argparse import ArgumentParser
-from typing import IO, Any, cast
+from typing import Any
 
 from ml.gate import Evidence, in_one_sentence
 from ml.management.model_options import add_model_options, find_model
@@ -11,6 +11,7 @@ from ml.unseen import NothingUnseen, evaluate_unseen
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, new_york_date
+from tradingsite.kit.terminal import console, progress
 
 
 class Command(SiteCommand):
@@ -35,18 +36,17 @@ class Command(SiteCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.console import Console
-
         model = find_model(options["book"], options["version"])
         try:
-            judged = evaluate_unseen(model, options["first"], options["last"])
+            with progress("Judging"):
+                judged = evaluate_unseen(model, options["first"], options["last"])
         except NothingUnseen as nothing:
             raise bad_input(str(nothing)) from nothing
         except ModelUnusable as error:
             raise bad_input(f"Refused: {error}.") from error
         sentence = in_one_sentence(Evidence(judged.evaluation))
         metrics = {"in_one_sentence": sentence, **judged.evaluation.to_dict()}
-        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        screen = console(self.stdout)
         screen.print(f"Model {model.version} ({model.algorithm}) on sessions {judged.first} to {judged.last}:")
         show_figures(metrics, model.algorithm, screen)
         for remark in judged.data.remarks():

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 from importlib.metadata import version
-from typing import IO, Any, cast
+from typing import Any
 
 from django.core.management.base import CommandError
 
@@ -11,8 +11,10 @@ from ml.model_trainer import CannotRetrain, ModelTrainer
 from ml.models import MLModel
 from ml.predictor import ModelUnusable, Predictor
 from ml.tables import show_figures
+from ml.walk_forward import WALK_STEPS
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
+from tradingsite.kit.terminal import Advance, console, progress
 
 FIGURES = ("seed", "n_train", "n_validation", "n_test", "feature_set", "data_hash", "artifact_sha256")
 DOCUMENTS = ("metrics", "folds", "importance", "manifest")
@@ -27,10 +29,10 @@ def loading_problem(model: MLModel) -> str:
     return ""
 
 
-def retraining_problem(model: MLModel) -> str:
+def retraining_problem(model: MLModel, advance: Advance) -> str:
     """How a model trained again from the manifest differs, "" where it is the same to the byte."""
     try:
-        again = ModelTrainer(model.book).train_again(model)
+        again = ModelTrainer(model.book).train_again(model, advance)
     except CannotRetrain as error:
         return str(error)
     if again == model.artifact:
@@ -59,18 +61,16 @@ class Command(SiteCommand):
         parser.add_argument("--verify", action="store_true", help="prove that the stored model is what it says")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.console import Console
-
         model = find_model(options["book"], options["version"])
-        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        screen = console(self.stdout)
         show_figures(model.metrics, model.algorithm, screen)
         screen.print(f"Trained on {model.trained_on}.", soft_wrap=True)
         screen.print(f"Tested on {model.tested_on}.", soft_wrap=True)
         show_standing(model, screen)
         problems = {}
         if options["verify"]:
-            with screen.status("Training it again"):
-                problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model)}
+            with progress("Training it again", WALK_STEPS) as advance:
+                problems = {"artifact": loading_problem(model), "trained_again": retraining_problem(model, advance)}
             screen.print(
                 problems["artifact"] or "Hash, signature and feature set are right, and it scores.", soft_wrap=True
             )

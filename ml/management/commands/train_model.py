@@ -1,12 +1,12 @@
 """`train_model`: train on a book's closed trades, show the out-of-sample figures and the gate's verdict."""
 
 from argparse import ArgumentParser
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from ml.model_trainer import ModelTrainer, TrainingResult
+from ml.model_trainer import TRAINING_STEPS, ModelTrainer, TrainingResult
 from ml.models import MLModel
 from ml.registry import PromotionRefused
 from ml.succession import succeed
@@ -17,24 +17,25 @@ from positions import live_settings
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name, seed
+from tradingsite.kit.terminal import console, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(result: TrainingResult, console: "Console") -> None:
+def show(result: TrainingResult, screen: "Console") -> None:
     """Figures, verdicts and every reason, in plain words."""
     model = result.model
     if model:
-        show_figures(model.metrics, model.algorithm, console)
-        console.print(f"Trained on {model.trained_on}.", soft_wrap=True)
-        console.print(f"Tested on {model.tested_on}.", soft_wrap=True)
+        show_figures(model.metrics, model.algorithm, screen)
+        screen.print(f"Trained on {model.trained_on}.", soft_wrap=True)
+        screen.print(f"Tested on {model.tested_on}.", soft_wrap=True)
     named = f"Model {model.version} ({model.algorithm}): " if model else "No model: "
-    console.print(f"{named}{result.gate}. {VERDICTS[result.gate]}", soft_wrap=True)
+    screen.print(f"{named}{result.gate}. {VERDICTS[result.gate]}", soft_wrap=True)
     for reason in result.reasons:
-        console.print(f"  - {reason}", soft_wrap=True)
+        screen.print(f"  - {reason}", soft_wrap=True)
     if model:
-        show_verdicts(model, console)
+        show_verdicts(model, screen)
 
 
 def summary(book: str, result: TrainingResult | None, promoted: MLModel | None = None) -> dict[str, Any]:
@@ -97,11 +98,9 @@ class Command(SiteCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.console import Console
-
         book, label = options["book"], Label(options["label"])
         algorithm = Algorithm(options["algorithm"]) if options["algorithm"] else None
-        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        screen = console(self.stdout)
         idle = nothing_new(book, label) if options["if_due"] else ""
         result = None if idle else self._train(ModelTrainer(book, options["seed"], label), algorithm)
         if result is None:
@@ -114,13 +113,8 @@ class Command(SiteCommand):
 
     @staticmethod
     def _train(trainer: ModelTrainer, algorithm: Algorithm | None) -> TrainingResult:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        terminal = Console(stderr=True)
-        with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
-            task = bar.add_task("Windows fitted", total=None)
-            return trainer.train(lambda done, total: bar.update(task, completed=done, total=total), algorithm)
+        with progress("Training", TRAINING_STEPS) as advance:
+            return trainer.train(advance, algorithm)
 
     @staticmethod
     def _succeed(book: str, screen: "Console") -> MLModel | None:

@@ -4,14 +4,14 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any, cast
+from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import connection
 
 from ml.learners import XGBOOST
 from ml.management.commands.train_model import add_training_options, show, summary
-from ml.model_trainer import ModelTrainer
+from ml.model_trainer import TRAINING_STEPS, ModelTrainer
 from ml.splits import WINDOWS, NotEnoughData
 from ml.tables import tuning_table
 from ml.tuning import TRIALS, Search, Storage, StorageFailed, Tuned, WorkerFailed, searches, tune
@@ -20,6 +20,7 @@ from positions.leases import LeaseTaken, held, renew
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import NO_DATABASE, bad_input
+from tradingsite.kit.terminal import console, progress
 
 #: How long a trial may take before another process may go on with the search.
 LEASE = timedelta(minutes=10)
@@ -60,8 +61,6 @@ class Command(SiteCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.console import Console
-
         book, seed, label = options["book"], options["seed"], Label(options["label"])
         data = ModelTrainer(book, seed, label).load_training_data()
         try:
@@ -71,9 +70,10 @@ class Command(SiteCommand):
         tuned = self._search(book, jobs, options["workers"]) if jobs else []
         chosen = {each.window: each.parameters for each in tuned}
         windows = [chosen.get(number, XGBOOST) for number in range(1, WINDOWS + 1)]
-        result = ModelTrainer(book, seed, label, tuned=windows).train_on(data)
+        with progress("Training", TRAINING_STEPS) as advance:
+            result = ModelTrainer(book, seed, label, tuned=windows).train_on(data, advance)
 
-        screen = Console(file=cast(IO[str], self.stdout), highlight=False)
+        screen = console(self.stdout)
         if tuned:
             screen.print(tuning_table(tuned))
         show(result, screen)
@@ -83,23 +83,20 @@ class Command(SiteCommand):
     @staticmethod
     def _search(book: str, jobs: Sequence[Search], workers: int) -> list[Tuned]:
         """Where each window stands in the end. Raises CommandError."""
-        from rich.console import Console
-        from rich.progress import Progress
-
-        terminal = Console(stderr=True, highlight=False)
+        screen = console()
         standing: dict[int, Tuned] = {}
         try:
             with (
                 held(book, "tune_model", LEASE) as lease,
-                Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as bar,
+                progress("Trials", sum(job.trials for job in jobs), screen) as advance,
             ):
-                task = bar.add_task("Trials", total=sum(job.trials for job in jobs))
                 for each in tune(Storage.of(connection.settings_dict), jobs, workers):
                     renew(lease, datetime.now(UTC), LEASE)
+                    before = standing.get(each.window)
                     standing[each.window] = each
-                    bar.update(task, completed=sum(job.trials for job in standing.values()))
-                    if not terminal.is_terminal and each.trials >= jobs[0].trials:
-                        terminal.print(f"Window {each.window} of {WINDOWS}: {each.trials} trials.", soft_wrap=True)
+                    advance(each.trials - (before.trials if before else 0))
+                    if each.trials >= jobs[0].trials:
+                        screen.print(f"Window {each.window} of {WINDOWS}: {each.trials} trials.", soft_wrap=True)
         except LeaseTaken as taken:
             raise bad_input(str(taken)) from taken
         except StorageFailed as failed:

@@ -12,6 +12,7 @@ from reports.daily import build_report, render_json, render_markdown, write_miss
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
+from tradingsite.kit.terminal import progress
 
 
 class Command(SiteCommand):
@@ -41,13 +42,16 @@ class Command(SiteCommand):
         if options["format"] != "html":
             if options["missing"] or options["open"]:
                 raise bad_input("--missing and --open go with --format html")
-            report = build_report(book, options["session"] or last)
+            with progress("Reporting"):
+                report = build_report(book, options["session"] or last)
             as_json = render_json(report)
             self.stdout.write(as_json if options["format"] == "json" else render_markdown(report))
             if options["json"]:
                 write_json(options["json"], {"book": book, "pages": [], "report": json.loads(as_json)})
             return
-        paths = write_missing(book) if options["missing"] else [write_report(book, options["session"] or last)]
+        with progress("Reporting") as advance:
+            missing = options["missing"]
+            paths = write_missing(book, advance) if missing else [write_report(book, options["session"] or last)]
         for path in paths:
             self.stdout.write(str(path))
         if options["json"]:

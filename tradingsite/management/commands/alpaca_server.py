@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from positions.broker.standin.faults import Armed
 from tradingsite.bars_options import add_date_options, add_file_options, file_feed
-from tradingsite.console import console
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, number_of_sessions, seed
+from tradingsite.kit.terminal import console
 
 if TYPE_CHECKING:
     from positions.broker.server import AlpacaServer

@@ -8,10 +8,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from tradingsite.bars_options import add_file_options
-from tradingsite.console import console, progress
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
+from tradingsite.kit.terminal import console, progress
 
 
 class Command(SiteCommand):

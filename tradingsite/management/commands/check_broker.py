@@ -6,10 +6,13 @@ from typing import Any
 from django.conf import settings
 
 from tradingsite.broker import LIVE_WARNING, alpaca_broker, trading_access
-from tradingsite.console import console
 from tradingsite.fitness import State, account_findings, feed_findings, refuse_failed, show
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
+from tradingsite.kit.terminal import console, progress
+
+#: Keys, account, clock, guard, and two feeds; where the keys are refused there are fewer.
+MOST_FINDINGS = 6
 
 
 class Command(SiteCommand):
@@ -33,9 +36,11 @@ class Command(SiteCommand):
         screen = console()
         screen.print(LIVE_WARNING if access.live else "Paper account: orders are not real.", soft_wrap=True)
         findings = []
-        for finding in chain(account_findings(alpaca_broker(access, clock)), feed_findings(clock)):
-            findings.append(finding)
-            show(screen, finding)
+        with progress("Asking Alpaca", MOST_FINDINGS, screen) as advance:
+            for finding in chain(account_findings(alpaca_broker(access, clock)), feed_findings(clock)):
+                findings.append(finding)
+                show(screen, finding)
+                advance(1)
         if options["json"]:
             status = max((finding.status for finding in findings if finding.state is State.FAILED), default=0)
             about = {"book": settings.BOOK, "live": access.live, "status": status}

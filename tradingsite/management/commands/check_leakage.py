@@ -8,10 +8,10 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from tradingsite.bars_options import add_bars_options, open_feed
-from tradingsite.console import console, progress
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, seed
+from tradingsite.kit.terminal import console, progress
 
 LEAST_POINTS = 50
 
@@ -46,7 +46,7 @@ class Command(SiteCommand):
         screen = console()
         feed, choices = open_feed(options)
         try:
-            with progress("Altering the future", options["points"]) as advance:
+            with progress("Altering the future", feed.session_count + options["points"]) as advance:
                 report = leakage.check(feed, choices, options["points"], options["seed"], advance)
         except ValueError as error:
             raise bad_input(str(error)) from error

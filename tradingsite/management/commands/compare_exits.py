@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from tradingsite.bars_options import add_bars_options, open_feed
-from tradingsite.console import console, progress
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
+from tradingsite.kit.terminal import console, progress
 
 if TYPE_CHECKING:
     from rich.table import Table

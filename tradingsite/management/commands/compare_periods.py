@@ -6,10 +6,10 @@ from typing import Any
 
 from django.conf import settings
 
-from tradingsite.console import console
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
+from tradingsite.kit.terminal import console, progress
 
 
 class Command(SiteCommand):
@@ -31,7 +31,8 @@ class Command(SiteCommand):
         from reports.periods import CAUTION, changes
 
         book, switch = options["book"], options["switch"]
-        history = PerformanceTracker(book).read()
+        with progress("Reading the book"):
+            history = PerformanceTracker(book).read()
         before = Sample(record for day, record in history.items() if day < switch)
         after = Sample(record for day, record in history.items() if day >= switch)
         if not before.closed or not after.closed:

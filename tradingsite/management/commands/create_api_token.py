@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 
 from tradingsite.groups import OPERATOR, VIEWER
 from tradingsite.kit.command import USUAL, SiteCommand
@@ -37,9 +38,10 @@ class Command(SiteCommand):
             raise bad_input(
                 f"There is no user {options['user']}. Make one: python manage.py createsuperuser, or in the admin"
             )
-        if options["group"]:
-            user.groups.add(Group.objects.get(name=options["group"]))
-        row, token = AuthToken.objects.create(user, expiry=timedelta(days=options["days"]))
+        with transaction.atomic():
+            if options["group"]:
+                user.groups.add(Group.objects.get(name=options["group"]))
+            row, token = AuthToken.objects.create(user, expiry=timedelta(days=options["days"]))
         if not any(".view_" in permission for permission in user.get_all_permissions()):
             self.stderr.write(f"{user} may not view any table yet: use --group, or give view permissions in the admin.")
         self.stderr.write(f"Valid until {row.expiry:%Y-%m-%d}. Send it as the header: Authorization: Token <token>")

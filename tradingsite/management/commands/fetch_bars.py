@@ -9,10 +9,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from tradingsite.broker import FEEDS, data_access
-from tradingsite.console import console, progress
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, new_york_date
+from tradingsite.kit.terminal import console, progress
 
 if TYPE_CHECKING:
     from positions.market.calendar import Session

@@ -6,10 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from tradingsite.console import console
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
+from tradingsite.kit.terminal import console, progress
 
 
 class Command(SiteCommand):
@@ -37,7 +37,9 @@ class Command(SiteCommand):
             raise bad_input(
                 f"NOTIFY_URLS: number {places} is no Apprise URL; nothing was sent. Forms: docs/notifications.md."
             )
-        answers = services.send(f"{settings.BOOK}: a test", "Notifications of the trading site arrive here.")
+        with progress("Sending", len(services)) as advance:
+            text = "Notifications of the trading site arrive here."
+            answers = services.send(f"{settings.BOOK}: a test", text, advance)
         table = Table("number", "service", "what came back")
         for number, answer in enumerate(answers, start=1):
             table.add_row(str(number), answer.service, answer.problem or "it took the message")

@@ -8,10 +8,10 @@ from typing import Any
 
 from django.core.management import call_command
 
-from tradingsite.console import console
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import number_of_sessions, seed
+from tradingsite.kit.terminal import console
 
 BOOK = "simulated"
 ADDRESS = "127.0.0.1:8000"

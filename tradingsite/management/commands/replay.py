@@ -5,10 +5,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from tradingsite.bars_options import add_bars_options, open_feed
-from tradingsite.console import console
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import seed
+from tradingsite.kit.terminal import console
 
 
 class Command(SiteCommand):

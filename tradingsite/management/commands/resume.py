@@ -6,10 +6,10 @@ from typing import Any
 from django.conf import settings
 
 from positions.halting import resume
-from tradingsite.console import console
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
+from tradingsite.kit.terminal import console
 
 
 class Command(SiteCommand):

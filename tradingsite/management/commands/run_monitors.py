@@ -6,9 +6,9 @@ from typing import Any
 from django.conf import settings
 
 from positions.books import is_at_alpaca
-from tradingsite.console import console
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.options import bad_input
+from tradingsite.kit.terminal import console
 
 
 def ticks(text: str) -> int:

@@ -3,11 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
-from tradingsite.console import console
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
+from tradingsite.kit.terminal import console
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Command(SiteCommand):
         "time); again, it changes nothing twice. Run `qcluster` to have them done."
     )
 
+    @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         from django_q.models import Schedule
         from rich.table import Table

@@ -14,9 +14,9 @@ from typing import Any
 
 from django.conf import settings
 
-from tradingsite.console import console, progress
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
+from tradingsite.kit.terminal import console, progress
 
 AT_ONCE = 2  # more would measure each other on a small machine
 SECONDS_ALLOWED = 120

@@ -1,0 +1,44 @@
+"""What commands share at the terminal: a console, and a bar with the time left."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Protocol, cast
+
+from django.core.management.base import OutputWrapper
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Advance(Protocol):
+    """Hears of the number of units done since it was last called, and how many there are where that is known late."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+def console(file: OutputWrapper | None = None) -> "Console":
+    """A rich console on a command's output, by default standard output; plain lines where that is no terminal."""
+    from rich.console import Console
+
+    return Console(file=cast(IO[str] | None, file), highlight=False)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None = None, screen: "Console | None" = None) -> Iterator[Advance]:
+    """A bar with the time gone by and the time left, shown only where `screen`, by default standard output, is a
+    terminal. What is printed meanwhile goes to `screen`."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = screen or console()
+    gone, left = (TimeElapsedColumn(), TextColumn("gone,")), (TimeRemainingColumn(), TextColumn("left"))
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), *gone, *left)
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, total=None: bar.update(task, advance=done, total=total)
