@@ -6,7 +6,7 @@ class TradingSiteConfig(AppConfig):
     name = "tradingsite"
 
     def ready(self) -> None:
-        from tradingsite import checks  # noqa: F401  # importing registers them
+        from tradingsite import checks, signing_in  # noqa: F401  # importing registers them
         from tradingsite.groups import complete_groups
 
         post_migrate.connect(complete_groups, sender=self)

@@ -51,6 +51,8 @@ def configure(level: str) -> dict[str, Any]:
             "django.server": ours_alone,
             # Every failed attempt would be a line; the one that gives up is raised and told by the console.
             "psycopg.pool": {"level": "ERROR"},
+            # It would tell of each wrong password; ours, sign_in_refused, tells where it becomes too many.
+            "axes": {"level": "ERROR"},
             # The addresses of notification services are secrets: these would write them, in parts or as a whole.
             "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
             "urllib3": {"level": "INFO" if level == "DEBUG" else level},

@@ -1,6 +1,7 @@
 """Settings of the site. Everything that differs between machines comes from the environment (see .env.example);
 what a trader changes while trading (switches, thresholds) is in LIVE_SETTINGS and edited in the admin."""
 
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ INSTALLED_APPS = [
     "django_filters",
     "rest_framework",
     "knox",
+    "axes",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "positions",
@@ -77,6 +79,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 # Nothing is loaded from elsewhere and nothing is sent there. Unfold's Alpine evaluates expressions of its templates,
@@ -155,6 +158,18 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+# How often a password may be guessed: django-axes counts in the database (tradingsite/signing_in.py).
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # it ends in time, however often somebody tries meanwhile
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_CALLABLE = "tradingsite.signing_in.refused"
+AXES_DISABLE_ACCESS_LOG = True  # who signed in when is in Django's own table of users
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 
 LANGUAGE_CODE = "en-us"
 USE_TZ = True
@@ -371,6 +386,7 @@ UNFOLD = {
     "STYLES": ["/static/tradingsite/site.css"],
     "SITE_URL": None,
     "SHOW_HISTORY": False,
+    "LOGIN": {"form": "tradingsite.signing_in.SignInForm"},
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "tradingsite.dashboard.dashboard",
     "SIDEBAR": {"navigation": "tradingsite.navigation.navigation"},
