@@ -86,8 +86,8 @@ class Services:
         return len(self._services)
 
     def send(self, title: str, body: str, progress: Progress = quiet) -> list[Answer]:
-        """One after the other, each with Apprise's limits of four seconds to connect and to answer; `progress` hears
-        of each."""
+        """One after the other, each with Apprise's limits: four seconds to connect and to answer, fifteen for a mail
+        server. `progress` hears of each."""
         answers = []
         for one in self._services:
             answers.append(_send(one, title, body))
@@ -118,6 +118,8 @@ def _send(one: "Apprise", title: str, body: str) -> Answer:
         return Answer(name)
     if status := re.search(r"error=(\d{3})", said.words):
         return Answer(name, f"it answered with HTTP status {status[1]}")
+    if "submitting email" in said.words:
+        return Answer(name, "it could not be reached, refused name, password or address, or did not answer in time")
     if "onnection" in said.words:
         return Answer(name, "it could not be reached, or did not answer within 4 seconds")
     return Answer(name, "it did not take the message")
