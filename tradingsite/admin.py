@@ -18,6 +18,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
 from tradingsite.models import IdempotencyKey, Notification
+from tradingsite.pages import live_settings as live_settings_page  # noqa: F401  # registers its page
 from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
 from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
 

@@ -317,6 +317,21 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
         bool,
     ),
 }
+LIVE_UNITS = {
+    "LOW_VOLUME_FRACTION": "fraction",
+    "LOW_VOLUME_BARS": "bars",
+    "TIME_LIMIT_MINUTES": "minutes",
+    "BREAKEVEN_AT_R": "R",
+    "FLATTEN_MINUTES": "minutes",
+    "COST_PER_SHARE": "dollars",
+    "RISK_PER_TRADE": "fraction of equity",
+    "MAX_NOTIONAL": "fraction of equity",
+    "MAX_OPEN_POSITIONS": "trades",
+    "DAILY_LOSS_LIMIT": "fraction of equity",
+    "MAX_ORDERS_PER_MINUTE": "orders",
+    "COOLDOWN_LOSSES": "trades",
+    "COOLDOWN_MINUTES": "minutes",
+}
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
 CONSTANCE_CONFIG = LIVE_SETTINGS
 CONSTANCE_CONFIG_FIELDSETS = (

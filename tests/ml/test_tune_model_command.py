@@ -69,7 +69,7 @@ def test_on_a_terminal_a_bar_counts_trials_of_all_windows(studies, capfd, monkey
     store(training_data(1, sessions=11, per_session=6))
     monkeypatch.setenv("FORCE_COLOR", "1")
     run("--trials", "1")
-    told = capfd.readouterr().err
+    told = capfd.readouterr().out
     assert "Trials" in told
     assert "Window 1 of 5" not in told
 

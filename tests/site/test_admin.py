@@ -1,8 +1,15 @@
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from constance import config
+from constance.utils import get_values
+from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -10,12 +17,13 @@ from django_q.models import Failure, OrmQ, Schedule, Success
 from pytest_django import DjangoAssertNumQueries
 
 from ml.features import FEATURES
-from ml.models import MLModel, Prediction, TradeFeatures
+from ml.models import DriftCheck, MLModel, Prediction, TradeFeatures
 from positions.models import Instrument, PositionExit, Trade
-from tests.factories import TradeFactory
+from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.kit import admin as kit
 from tradingsite.kit.words import table
+from tradingsite.pages.live_settings import last_changes
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]
 TABLES = {
@@ -231,15 +239,53 @@ def test_a_schedule_cannot_be_pointed_at_another_function(owner_client: Client) 
 
 
 def test_a_live_setting_is_changed_in_the_admin_and_in_force_at_once(owner_client: Client) -> None:
-    from constance import config
-    from constance.utils import get_values
-
     page = reverse("admin:constance_config_changelist")
     assert "low_volume: exit below this fraction" in owner_client.get(page).content.decode()
-    form = owner_client.get(page).context["form"]
-    values = {**get_values(), "TIME_LIMIT_MINUTES": 20.0, "version": form.initial["version"]}
-    owner_client.post(page, {name: value for name, value in values.items() if value is not False})
+    change_on_the_page(owner_client, TIME_LIMIT_MINUTES=20.0)
     assert config.TIME_LIMIT_MINUTES == 20.0
+
+
+def test_beside_each_live_setting_stand_its_unit_range_default_and_last_change(
+    owner_client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    page = reverse("admin:constance_config_changelist")
+
+    def beside() -> dict[str, list[str]]:
+        found = re.findall(r'class="data-row.*?</tr>', owner_client.get(page).content.decode(), re.DOTALL)
+        cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in found]
+        words = [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in cells]
+        return {name.split()[0]: [*rest[1:3], rest[3].removesuffix(" refresh"), rest[4]] for name, *rest in words}
+
+    shown = beside()
+    assert set(shown) == set(settings.LIVE_SETTINGS)
+    assert shown["RISK_PER_TRADE"] == ["fraction of equity", "0 to 0.05", "0.005", "–"]
+    assert shown["TIME_LIMIT_MINUTES"] == ["minutes", "0.01 to 1000", "15", "–"]
+    assert shown["PREDICTION_MODE"] == ["", "off, shadow, filter", "shadow", "–"]
+    assert shown["AUTO_PROMOTE"] == ["", "", "off", "–"]
+
+    for minutes in (20.0, 25.0):
+        change_on_the_page(owner_client, TIME_LIMIT_MINUTES=minutes, PREDICTION_MODE="filter")
+    for day, entry in enumerate(LogEntry.objects.order_by("pk"), start=3):
+        LogEntry.objects.filter(pk=entry.pk).update(action_time=datetime(2024, 1, day, 16, tzinfo=UTC))
+    shown = beside()
+    assert shown["TIME_LIMIT_MINUTES"] == ["minutes", "0.01 to 1000", "15", "ada 2024-01-04 11:00:00 EST"]
+    assert shown["PREDICTION_MODE"][-1] == "ada 2024-01-03 11:00:00 EST"
+    assert shown["RISK_PER_TRADE"][-1] == "–"
+
+    DriftCheck.objects.create(
+        book="simulated", model=MLModelFactory(), checked_at=datetime(2024, 1, 5, 22, tzinfo=UTC), rows=0, sessions=0,
+        errors=0, errors_before=0, stepped_down=True, reason="drift",
+    )  # fmt: skip
+    assert beside()["PREDICTION_MODE"][-1] == "check_drift 2024-01-05 17:00:00 EST"
+    with django_assert_num_queries(1):
+        assert len(last_changes()) == 2
+
+
+def change_on_the_page(client: Client, **changed: Any) -> None:
+    ContentType.objects.clear_cache()  # that of the settings was made, and taken back, by the test before
+    page = reverse("admin:constance_config_changelist")
+    values = {**get_values(), **changed, "version": client.get(page).context["form"].initial["version"]}
+    client.post(page, {name: value for name, value in values.items() if value is not False})
 
 
 def test_users_groups_and_tokens_are_in_the_sites_look(owner_client: Client) -> None:

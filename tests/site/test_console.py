@@ -99,12 +99,21 @@ def test_an_unusable_strategy_is_told_without_a_traceback(tmp_path: Path) -> Non
 def test_an_interrupted_command_ends_with_130_and_one_line(tmp_path: Path) -> None:
     manage(tmp_path, "migrate", "-v0")
     running = subprocess.Popen(
-        [sys.executable, str(settings.BASE_DIR / "manage.py"), "shell", "-v0", "-c", "import time; time.sleep(30)"],
+        [
+            sys.executable,
+            str(settings.BASE_DIR / "manage.py"),
+            "shell",
+            "-v0",
+            "-c",
+            "import time; print(1, flush=True); time.sleep(30)",
+        ],
         env={**os.environ, "VAR_DIR": str(tmp_path), "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}"},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(3)
+    assert running.stdout is not None
+    running.stdout.readline()
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 130

@@ -60,7 +60,8 @@ def test_every_live_setting_is_explained_with_its_default_and_range():
     for name, (default, _, kind) in settings.LIVE_SETTINGS.items():
         field = settings.CONSTANCE_ADDITIONAL_FIELDS[kind]
         shown = {True: "on", False: "off"}[default] if kind is bool else str(default).removesuffix(".0")
-        assert told[name][1:4:2] == [shown, span(field[1])], name
+        unit = {bool: "switch"}.get(kind) or settings.LIVE_UNITS.get(name, "word")
+        assert told[name][1:4] == [shown, unit, span(field[1])], name
 
 
 def span(options: dict[str, Any]) -> str:

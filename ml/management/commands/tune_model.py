@@ -95,7 +95,7 @@ class Command(SiteCommand):
                     before = standing.get(each.window)
                     standing[each.window] = each
                     advance(each.trials - (before.trials if before else 0))
-                    if each.trials >= jobs[0].trials:
+                    if not screen.is_terminal and each.trials >= jobs[0].trials:
                         screen.print(f"Window {each.window} of {WINDOWS}: {each.trials} trials.", soft_wrap=True)
         except LeaseTaken as taken:
             raise bad_input(str(taken)) from taken
