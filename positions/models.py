@@ -80,6 +80,7 @@ def plan_constraints(table: str) -> list[models.CheckConstraint]:
     ]
 
 
+EVIDENCE = "every input of the decision; prices and risk in dollars a share, volumes in shares a bar"
 LIVE_STATUSES = (TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING)
 
 
@@ -261,7 +262,7 @@ class PositionExit(models.Model):
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="exits")
     rule = word_field(ExitReason)
     status = word_field(ExitStatus, default=ExitStatus.PENDING)
-    evidence = models.JSONField(help_text="every input of the decision")
+    evidence = models.JSONField(help_text=EVIDENCE)
     decided_at = models.DateTimeField()
     decided_price = price_field()
     quantity = models.PositiveIntegerField(help_text="shares")
@@ -302,7 +303,7 @@ class StopMove(models.Model):
     status = word_field(StopMoveStatus, default=StopMoveStatus.OWED)
     old_stop = price_field()
     new_stop = price_field()
-    evidence = models.JSONField()
+    evidence = models.JSONField(help_text=EVIDENCE)
     decided_at = models.DateTimeField()
     confirmed_at = models.DateTimeField(null=True)
 
@@ -332,7 +333,7 @@ class RuleNote(models.Model):
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
     rule = word_field(ExitReason)
     kind = word_field(RuleNoteKind)
-    evidence = models.JSONField(help_text="every input of the rule")
+    evidence = models.JSONField(help_text=EVIDENCE)
     noted_at = models.DateTimeField()
 
     class Meta:

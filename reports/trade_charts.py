@@ -111,7 +111,7 @@ def waterfall(contributions: Sequence[Mapping[str, Any]]) -> Chart:
     """What moved a prediction most, in log-odds, the largest first: above zero towards a WIN. At least one."""
     names = [_named(each) for each in contributions]
     added = [each["log_odds"] for each in contributions]
-    room = 0.35 * (max(0, *added) - min(0, *added))  # for the numbers beside the bars
+    room = 0.8 * (max(0, *added) - min(0, *added))  # for the numbers beside the bars
     return {
         "data": [
             {"type": "bar", "orientation": "h", "x": added, "y": names, "textposition": "outside", "cliponaxis": False}

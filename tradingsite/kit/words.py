@@ -12,8 +12,8 @@ from django.utils.safestring import SafeString
 
 NOT_KNOWN = "–"
 FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
-#: What is read as one: a number with its unit, a date, a time.
-ONE_LINE = re.compile(r"[-+$\d]\S*(?: \S{1,12}){0,2}")
+#: What is read as one: a date, a number with its unit.
+ONE_LINE = re.compile(r"[-+$\d]\S*(?: [A-Za-z%]{1,7})?")
 CELL = "align-top border-b border-base-200 dark:border-base-800 px-3 py-1.5 text-left"
 
 
@@ -73,6 +73,9 @@ def rows_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> SafeString
 
 
 def _cell(value: Any) -> tuple[str, str]:
-    """Its classes and what it shows."""
+    """Its classes and what it shows; a moment may break between date and time, and nowhere else."""
+    if isinstance(value, datetime):
+        halves = ((half,) for half in readable(value).split(" ", 1))
+        return CELL, format_html_join(" ", '<span class="whitespace-nowrap">{}</span>', halves)
     shown = value if isinstance(value, SafeString) else readable(value)
     return (f"{CELL} whitespace-nowrap" if ONE_LINE.fullmatch(shown) else CELL), shown
