@@ -149,7 +149,10 @@ class OfAModelAdmin(RecordAdmin):
 
 @admin.register(Prediction)
 class PredictionAdmin(OfAModelAdmin):
-    when_empty = "No prediction yet: it takes a model (train_model) and a signal. PREDICTION_MODE must not be off."
+    when_empty = (
+        "No prediction yet: it takes a model, of python manage.py train_model, and a signal. "
+        "PREDICTION_MODE must not be off."
+    )
     list_display = (
         "predicted_at",
         "signal_key",

@@ -79,7 +79,7 @@ class MLModel(models.Model):
     artifact = models.TextField(help_text="base64 of the signed pickle")
     artifact_sha256 = models.CharField(max_length=64)
     data_hash = models.CharField(max_length=64)
-    seed = models.PositiveIntegerField()
+    seed = models.PositiveIntegerField(help_text="number that its random draws began with")
     n_train = models.PositiveIntegerField("trained on", help_text="trades")
     n_validation = models.PositiveIntegerField("validated on", help_text="trades")
     n_test = models.PositiveIntegerField("tested on", help_text="trades")
@@ -209,9 +209,11 @@ class Prediction(models.Model):
     signal_key = models.CharField(max_length=64)
     model = models.ForeignKey(MLModel, models.CASCADE, related_name="predictions")
     mode = word_field(PredictionMode)
-    p_raw = models.FloatField("P(win), raw", help_text="before calibration")
+    p_raw = models.FloatField("P(win), raw", help_text="the probability before calibration")
     p_win = models.FloatField("P(win)", help_text="calibrated probability of a WIN")
-    p_geometry = models.FloatField(help_text="risk / (risk + reward): the plan's own odds on a random walk")
+    p_geometry = models.FloatField(
+        "P(win) of geometry", help_text="risk / (risk + reward): the plan's own odds on a random walk"
+    )
     threshold = models.FloatField(null=True, help_text="P(win) above which a trade of this plan pays")
     decision = word_field(Decision)
     reason = models.CharField(max_length=100, blank=True)
@@ -261,7 +263,9 @@ class DriftCheck(models.Model):
         null=True, help_text="mean of (P(win) - won)^2 - P(win) (1 - P(win)) over them: 0 where the odds are right"
     )
     errors_before = models.PositiveIntegerField(help_text="closed predictions before that change")
-    mean_error_before = models.FloatField(null=True, help_text="null where ADWIN found no change")
+    mean_error_before = models.FloatField(
+        null=True, help_text="the same mean before that change; null where ADWIN found none"
+    )
     alarms = models.JSONField(default=list)
     not_judged = models.JSONField(default=list, help_text="what could not be compared, and what is missing")
     stepped_down = models.BooleanField(default=False, help_text="whether PREDICTION_MODE went from filter to shadow")
@@ -281,7 +285,7 @@ class DriftCheck(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.book} {self.checked_at:%Y-%m-%d %H:%M}"
+        return f"{self.book} {_day(self.checked_at)}"
 
     @property
     def compared(self) -> str:
@@ -297,32 +301,32 @@ class Performance(models.Model):
 
     book = book_field()
     session = models.DateField()
-    signals = models.PositiveIntegerField()
-    feature_rows = models.PositiveIntegerField()
-    complete_feature_rows = models.PositiveIntegerField()
-    trades = models.PositiveIntegerField()
-    wins = models.PositiveIntegerField()
-    losses = models.PositiveIntegerField()
+    signals = models.PositiveIntegerField(help_text="number of signals given")
+    feature_rows = models.PositiveIntegerField(help_text="signals whose features were stored")
+    complete_feature_rows = models.PositiveIntegerField(help_text="signals with every feature that could be known")
+    trades = models.PositiveIntegerField(help_text="closed trades")
+    wins = models.PositiveIntegerField(help_text="trades above zero after fees")
+    losses = models.PositiveIntegerField(help_text="all other closed trades")
     pnl = money_field("P/L", help_text="dollars, after fees")
-    win_rate = models.FloatField(null=True)
+    win_rate = models.FloatField(null=True, help_text="wins as a fraction of the closed trades")
     average_pnl = models.FloatField("average P/L", null=True, help_text="dollars a trade, after fees")
-    average_r = models.FloatField("average R", null=True)
-    profit_factor = models.FloatField(null=True)
+    average_r = models.FloatField("average R", null=True, help_text="mean result after fees in R")
+    profit_factor = models.FloatField(null=True, help_text="dollars won per dollar lost")
     sharpe_per_trade = models.FloatField(null=True, help_text="mean R / its standard deviation, never annualised")
     max_drawdown_r = models.FloatField("max drawdown", null=True, help_text="in R along the session's closed trades")
     equity_return = models.FloatField(
-        null=True, help_text="P/L / the equity that the session's first trade was sized on"
+        null=True, help_text="P/L as a fraction of the equity that the session's first trade was sized on"
     )
     exits = models.JSONField(help_text="trades closed for each reason")
     exit_effects = models.JSONField(
         help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
     )
-    breakeven_moves = models.PositiveIntegerField()
-    predictions = models.PositiveIntegerField()
+    breakeven_moves = models.PositiveIntegerField(help_text="stops moved to entry plus costs")
+    predictions = models.PositiveIntegerField(help_text="signals that a model scored")
     prediction_p99_ms = models.FloatField(
         "slowest predictions", null=True, help_text="milliseconds within which 99 % of them were made"
     )
-    unprotected_seconds = models.FloatField()
+    unprotected_seconds = models.FloatField(help_text="seconds that filled shares had no stop, summed over trades")
 
     class Meta:
         db_table = "ml_performance"

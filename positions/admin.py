@@ -5,7 +5,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from positions.models import (
@@ -116,25 +115,30 @@ class TradeAdmin(RecordAdmin):
         ),
     )
 
-    def exits(self, trade: Trade) -> SafeString:
+    def exits(self, trade: Trade) -> str:
         rows = trade.exits.values_list("decided_at", "rule", "decided_price", "exit_price", "r_multiple", "status")
-        return rows_table(("decided", "rule", "price then", "exit price", "R", "status"), rows)
+        head = ("decided", "rule", "dollars a share then", "exit, dollars a share", "R", "status")
+        return rows_table(head, rows) or "No rule decided to leave it."
 
-    def stop_moves(self, trade: Trade) -> SafeString:
+    def stop_moves(self, trade: Trade) -> str:
         rows = trade.stop_moves.values_list("decided_at", "old_stop", "new_stop", "status")
-        return rows_table(("decided", "from", "to", "status"), rows)
+        head = ("decided", "from, dollars a share", "to, dollars a share", "status")
+        return rows_table(head, rows) or "Its stop was not moved."
 
-    def orders(self, trade: Trade) -> SafeString:
+    def orders(self, trade: Trade) -> str:
         rows = trade.intents.order_by("created_at", "id").values_list(
             "created_at", "step", "status", "quantity", "stop_price", "filled_quantity", "filled_price", "error"
         )
-        head = ("written", "step", "status", "shares", "stop price", "filled", "at", "error")
-        return rows_table(head, rows)
+        head = ("written", "step", "status", "shares", "stop, dollars a share", "shares filled", "at dollars", "error")
+        return rows_table(head, rows) or "No order was written for it."
 
 
 @admin.register(ShadowTrade)
 class ShadowTradeAdmin(RecordAdmin):
-    when_empty = "No signal was passed over yet. Those that are not taken are followed on paper by their plans."
+    when_empty = (
+        "No signal was passed over yet. Those that are not taken are followed on paper by their plans. "
+        f"{FILLED_BY_A_RUN}"
+    )
     list_display = (
         "signal_at",
         "symbol",
@@ -167,7 +171,8 @@ class OfATradeAdmin(RecordAdmin):
 @admin.register(PositionExit)
 class PositionExitAdmin(OfATradeAdmin):
     when_empty = (
-        "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here."
+        "No exit yet: rules are judged while a trade is open. Stops that filled at the broker are not listed here. "
+        f"{FILLED_BY_A_RUN}"
     )
     list_display = ("decided_at", "trade", "rule", "status", "decided_price", "exit_price", "pnl", "r_multiple", "book")
     list_filter = (
@@ -180,14 +185,14 @@ class PositionExitAdmin(OfATradeAdmin):
 
 @admin.register(StopMove)
 class StopMoveAdmin(OfATradeAdmin):
-    when_empty = "No stop was moved yet: a stop moves to breakeven once a trade has earned its risk."
+    when_empty = f"No stop was moved yet: a stop moves to breakeven once a trade has earned its risk. {FILLED_BY_A_RUN}"
     list_display = ("decided_at", "trade", "status", "old_stop", "new_stop", "confirmed_at", "book")
     list_filter = (BookFilter, ("trade__session", RangeDateFilter), ("status", ChoicesDropdownFilter))
 
 
 @admin.register(RuleNote)
 class RuleNoteAdmin(OfATradeAdmin):
-    when_empty = "No rule has nearly acted yet, or would have acted and might not."
+    when_empty = f"No rule has nearly acted yet, or would have acted and might not. {FILLED_BY_A_RUN}"
     list_display = ("noted_at", "trade", "rule", "kind", "evidence", "book")
     list_filter = (
         BookFilter,
@@ -227,7 +232,7 @@ class OrderIntentAdmin(RecordAdmin):
 class ExternalPositionAdmin(RecordAdmin):
     """What is not ours; who may change positions can have it adopted, which the trading process does."""
 
-    when_empty = "Nothing at the broker that is not ours. `trade` and `run_monitors` compare every minute."
+    when_empty = "Nothing at the broker that is not ours. python manage.py trade and run_monitors compare every minute."
     list_display = ("first_seen_at", "symbol", "quantity", "price", "gone_at", "adopt", "trade", "book")
     list_filter = (BookFilter,)
     list_select_related = ("trade",)
@@ -255,7 +260,7 @@ class InstructionAdmin(RecordAdmin):
 
 @admin.register(WorkerLease)
 class WorkerLeaseAdmin(RecordAdmin):
-    when_empty = "No job has run yet that only one process may do."
+    when_empty = "No job has run yet that only one process may do. Run python manage.py trade or run_monitors."
     list_display = (
         "name",
         "book",
@@ -273,7 +278,9 @@ class WorkerLeaseAdmin(RecordAdmin):
 class InstrumentAdmin(TableAdmin):
     """The watchlist, edited by those who may."""
 
-    when_empty = "The watchlist is empty. It is filled by a replay with --symbols FILE, from the broker, or here."
+    when_empty = (
+        "The watchlist is empty. It is filled by python manage.py replay with --symbols FILE, from the broker, or here."
+    )
     list_display = ("symbol", "sector", "sector_etf", "tradable", "book")
     list_filter = (BookFilter, "tradable")
     search_fields = ("symbol__exact", "sector__iexact", "sector_etf__exact")

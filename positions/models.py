@@ -26,7 +26,7 @@ from positions.words import (
 
 
 def price_field(**options: Any) -> "models.DecimalField[Any, Decimal]":
-    return models.DecimalField(max_digits=14, decimal_places=6, **options)
+    return models.DecimalField(max_digits=14, decimal_places=6, **{"help_text": "dollars a share", **options})
 
 
 def money_field(name: str | None = None, **options: Any) -> "models.DecimalField[Any, Decimal]":
@@ -80,6 +80,7 @@ def plan_constraints(table: str) -> list[models.CheckConstraint]:
     ]
 
 
+EVIDENCE = "every input of the decision; prices and risk in dollars a share, volumes in shares a bar"
 LIVE_STATUSES = (TradeStatus.ENTERING, TradeStatus.OPEN, TradeStatus.EXITING)
 
 
@@ -125,9 +126,9 @@ class Trade(models.Model):
     planned_entry = price_field()
     initial_stop = price_field()
     target = price_field()
-    planned_quantity = models.PositiveIntegerField()
+    planned_quantity = models.PositiveIntegerField(help_text="shares")
     equity = money_field(null=True, help_text="dollars in the account that the quantity was chosen for")
-    entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given")
+    entry_volume = models.FloatField(null=True, help_text="mean volume a bar when the signal was given, in shares")
 
     entered_at = models.DateTimeField(null=True)
     entry_price = price_field(null=True)
@@ -139,9 +140,9 @@ class Trade(models.Model):
     exited_at = models.DateTimeField(null=True)
     exit_price = price_field(null=True)
     exit_reason = word_field(ExitReason, null=True)
-    fees = money_field(default=Decimal(0))
+    fees = money_field(default=Decimal(0), help_text="dollars")
     pnl = money_field("P/L", null=True, help_text="dollars, after fees")
-    r_multiple = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    r_multiple = models.FloatField(null=True, help_text="result after fees in R, units of the initial risk")
     mae_r = models.FloatField("MAE", null=True, help_text="how far the trade went against us at its worst, in R")
     mfe_r = models.FloatField("MFE", null=True, help_text="how far the trade went for us at its best, in R")
     outcome = word_field(Outcome, null=True)
@@ -151,10 +152,10 @@ class Trade(models.Model):
     best_after_r = models.FloatField(
         "best after", null=True, help_text="how far prices went for it from its end to the session's close, in R"
     )
-    unprotected_seconds = models.FloatField(default=0)
+    unprotected_seconds = models.FloatField(default=0, help_text="seconds that filled shares had no stop at the broker")
 
     plan_outcome = word_field(Outcome, null=True, help_text="had the trade been left to its initial stop and target")
-    plan_r = models.FloatField(null=True, help_text="the plan's own result after fees in units of the initial risk")
+    plan_r = models.FloatField("plan R", null=True, help_text="the plan's own result after fees in R")
     plan_exit_reason = word_field(ExitReason, null=True)
     plan_ended_at = models.DateTimeField(null=True)
     plan_doubt = word_field(PlanDoubt, null=True, help_text="why the plan's result is not certain; empty where it is")
@@ -225,11 +226,11 @@ class ShadowTrade(models.Model):
     target = price_field()
 
     entered_at = models.DateTimeField(null=True)
-    entry_price = price_field(null=True, help_text="open of the symbol's next bar")
+    entry_price = price_field(null=True, help_text="open of the symbol's next bar, dollars a share")
     risk_per_share = price_field(null=True)
 
     plan_outcome = word_field(Outcome, null=True)
-    plan_r = models.FloatField(null=True, help_text="result after fees in units of the initial risk")
+    plan_r = models.FloatField("plan R", null=True, help_text="result after fees in R, units of the initial risk")
     plan_exit_reason = word_field(ExitReason, null=True)
     plan_ended_at = models.DateTimeField(null=True)
     plan_doubt = word_field(PlanDoubt, null=True, help_text="why the result is not certain; empty where it is")
@@ -261,15 +262,15 @@ class PositionExit(models.Model):
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="exits")
     rule = word_field(ExitReason)
     status = word_field(ExitStatus, default=ExitStatus.PENDING)
-    evidence = models.JSONField(help_text="every input of the decision")
+    evidence = models.JSONField(help_text=EVIDENCE)
     decided_at = models.DateTimeField()
     decided_price = price_field()
-    quantity = models.PositiveIntegerField()
+    quantity = models.PositiveIntegerField(help_text="shares")
     finished_at = models.DateTimeField(null=True)
     exit_price = price_field(null=True)
     pnl = money_field("P/L", null=True, help_text="dollars, after fees")
-    r_multiple = models.FloatField(null=True)
-    hold_seconds = models.FloatField(null=True)
+    r_multiple = models.FloatField(null=True, help_text="result after fees in R, units of the initial risk")
+    hold_seconds = models.FloatField(null=True, help_text="seconds from entry to exit")
 
     class Meta:
         db_table = "position_exits"
@@ -302,7 +303,7 @@ class StopMove(models.Model):
     status = word_field(StopMoveStatus, default=StopMoveStatus.OWED)
     old_stop = price_field()
     new_stop = price_field()
-    evidence = models.JSONField()
+    evidence = models.JSONField(help_text=EVIDENCE)
     decided_at = models.DateTimeField()
     confirmed_at = models.DateTimeField(null=True)
 
@@ -332,7 +333,7 @@ class RuleNote(models.Model):
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
     rule = word_field(ExitReason)
     kind = word_field(RuleNoteKind)
-    evidence = models.JSONField(help_text="every input of the rule")
+    evidence = models.JSONField(help_text=EVIDENCE)
     noted_at = models.DateTimeField()
 
     class Meta:
@@ -359,15 +360,15 @@ class OrderIntent(models.Model):
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="intents")
     client_order_id = models.CharField(max_length=128)
     step = word_field(IntentStep)
-    attempt = models.PositiveSmallIntegerField(default=1)
+    attempt = models.PositiveSmallIntegerField(default=1, help_text="number of the try at this step")
     status = word_field(IntentStatus, default=IntentStatus.INTENDED)
-    quantity = models.PositiveIntegerField()
+    quantity = models.PositiveIntegerField(help_text="shares ordered")
     stop_price = price_field(null=True)
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
     broker_order_id = models.CharField(max_length=64, blank=True)
-    filled_quantity = models.PositiveIntegerField(default=0)
-    filled_price = price_field(null=True, help_text="average of the fills")
+    filled_quantity = models.PositiveIntegerField(default=0, help_text="shares")
+    filled_price = price_field(null=True, help_text="average of the fills, dollars a share")
     error = models.CharField(max_length=300, blank=True)
 
     class Meta:
@@ -400,7 +401,7 @@ class ExternalPosition(models.Model):
     book = book_field()
     symbol = models.CharField(max_length=16)
     quantity = models.IntegerField(help_text="shares, negative when short")
-    price = price_field(null=True, help_text="the last that the broker told")
+    price = price_field(null=True, help_text="the last that the broker told, dollars a share")
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField(help_text="when shares or price changed last")
     gone_at = models.DateTimeField(null=True, help_text="closed by its owner, or taken over as a trade")
@@ -435,8 +436,8 @@ class Instruction(models.Model):
     kind = word_field(InstructionKind)
     symbol = models.CharField(max_length=16)
     side = word_field(Side, null=True, help_text="of a signal")
-    stop = price_field(null=True, help_text="of a signal")
-    target = price_field(null=True, help_text="of a signal")
+    stop = price_field(null=True, help_text="of a signal, dollars a share")
+    target = price_field(null=True, help_text="of a signal, dollars a share")
     reason = models.CharField(max_length=200, blank=True, help_text="in the words of who asked")
     asked_by = models.CharField(max_length=150)
     asked_at = models.DateTimeField()
@@ -484,11 +485,13 @@ class WorkerLease(models.Model):
     book = book_field()
     name = models.CharField(max_length=64)
     holder = models.CharField(max_length=128)
-    epoch = models.PositiveBigIntegerField(default=1)
+    epoch = models.PositiveBigIntegerField(default=1, help_text="number of holders so far")
     acquired_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     expires_at = models.DateTimeField()
-    tick_seconds = models.FloatField(null=True, help_text="the longest look at the positions since the last heartbeat")
+    tick_seconds = models.FloatField(
+        null=True, help_text="seconds of the longest look at the positions since the last heartbeat"
+    )
     calls_a_tick = models.FloatField(null=True, help_text="requests to the broker per look, since the last heartbeat")
     last_error = models.CharField(max_length=300, blank=True)
     last_bar_at = models.DateTimeField(null=True, help_text="end of the last bar that the rules have seen")

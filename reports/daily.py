@@ -260,7 +260,7 @@ def _verdict(what: str, sample: Sample) -> str:
         return f"{what}: no closed trade yet."
     average = mean_r(sample, sample.measured)
     return (
-        f"{what}: {plural(len(sample.closed), 'trade')}, {sample.wins} won, "
+        f"{what}: {plural(len(sample.closed), 'trade')}, {sample.wins:,} won, "
         f"{dollars(float(sample.pnl.sum()))} after fees, {average.text} on average"
         f"{f' (95% {average.detail})' if average.detail else ''}. {_caution(average, len(sample.records))}"
     )

@@ -111,6 +111,7 @@ def waterfall(contributions: Sequence[Mapping[str, Any]]) -> Chart:
     """What moved a prediction most, in log-odds, the largest first: above zero towards a WIN. At least one."""
     names = [_named(each) for each in contributions]
     added = [each["log_odds"] for each in contributions]
+    room = 0.8 * (max(0, *added) - min(0, *added))  # for the numbers beside the bars
     return {
         "data": [
             {"type": "bar", "orientation": "h", "x": added, "y": names, "textposition": "outside", "cliponaxis": False}
@@ -119,10 +120,15 @@ def waterfall(contributions: Sequence[Mapping[str, Any]]) -> Chart:
             | {"hovertemplate": "%{y}: %{x:+.3f}<extra></extra>"}
         ],
         "layout": {
-            "height": 130 + 34 * len(names),
+            "height": 130 + 40 * len(names),
             "showlegend": False,
             "margin": {"l": 8, "r": 48, "t": 12, "b": 48},
-            "xaxis": {"title": {"text": "added to the log-odds of a WIN"}, "nticks": 5},
+            "xaxis": {
+                "title": {"text": "added log-odds of a WIN"},
+                "nticks": 4,
+                "tickangle": 0,
+                "range": [min(0, *added) - room, max(0, *added) + room],
+            },
             "yaxis": {"autorange": "reversed", "automargin": True},
         },
     }
@@ -131,4 +137,4 @@ def waterfall(contributions: Sequence[Mapping[str, Any]]) -> Chart:
 def _named(contribution: Mapping[str, Any]) -> str:
     value = contribution["value"]
     shown = f"{value:.4g}" if isinstance(value, float) else "unknown" if value is None else str(value)
-    return f"{contribution['feature'].replace('_', ' ')} = {shown}"
+    return f"{contribution['feature'].replace('_', ' ')}<br>= {shown}"

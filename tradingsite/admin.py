@@ -4,6 +4,7 @@ Whoever may add or change a schedule can run any importable function: schedules 
 tasks are looked at, not resubmitted.
 """
 
+import json
 from typing import Any
 
 from django.contrib import admin
@@ -11,16 +12,20 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
-from django_q.models import Failure, OrmQ, Schedule, Success
+from django.utils.safestring import SafeString
+from django_q.models import Failure, OrmQ, Schedule, Success, Task
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from tradingsite.kit.words import table
 from tradingsite.models import IdempotencyKey, Notification
 from tradingsite.pages import live_settings as live_settings_page  # noqa: F401  # registers its page
 from tradingsite.pages import model as model_page  # noqa: F401  # registers its page
 from tradingsite.pages import trade as trade_page  # noqa: F401  # registers its page
+
+RUN_TASKS = "Run python manage.py setup_schedules, then python manage.py qcluster."
 
 for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
     admin.site.unregister(model)
@@ -31,36 +36,42 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  #
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    when_empty = "No user yet. Run python manage.py createsuperuser."
 
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold has no types
-    pass
+    when_empty = "No group. Run python manage.py migrate, which makes viewer and operator."
 
 
 @admin.register(Schedule)
 class ScheduleAdmin(ReadOnlyAdmin):
-    when_empty = "Nothing is scheduled. Run python manage.py setup_schedules, then python manage.py qcluster."
-    list_display = ("name", "func", "schedule_type", "cron", "next_run")
+    when_empty = f"Nothing is scheduled. {RUN_TASKS}"
+    list_display = ("name", "func", "cron", "next_run")
+    fields = ("name", "func", "cron", "next_run", "task")
 
 
 @admin.register(Success)
 class SuccessAdmin(ReadOnlyAdmin):
-    when_empty = "No task has run yet. Run python manage.py setup_schedules, then python manage.py qcluster."
-    list_display = ("started", "stopped", "name", "group", "func", "result")
-    fields = ("name", "group", "func", "started", "stopped", "attempt_count", "result")
+    when_empty = f"No task has run yet. {RUN_TASKS}"
+    list_display = ("started", "stopped", "name", "group", "func", "came_to")
+    fields = ("name", "group", "func", "started", "stopped", "attempt_count", "came_to")
     search_fields = ("group__exact", "func__exact")
     search_help_text = "A schedule's name, or a function"
+
+    @admin.display(description="result")
+    def came_to(self, task: Task) -> SafeString:
+        return table(task.result)
 
 
 @admin.register(Failure)
 class FailureAdmin(SuccessAdmin):
-    when_empty = "No task has failed."
+    when_empty = f"No task has failed. {RUN_TASKS}"
 
 
 @admin.register(OrmQ)
 class OrmQAdmin(ReadOnlyAdmin):
-    when_empty = "Nothing waits to be run."
+    when_empty = f"Nothing waits to be run. {RUN_TASKS}"
     list_display = ("name", "group", "func", "lock", "key")
     fields = ("name", "group", "func", "lock", "key")
 
@@ -77,12 +88,16 @@ class NotificationAdmin(ReadOnlyAdmin):
 
 @admin.register(IdempotencyKey)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    when_empty = "No request of the API has acted yet."
+    when_empty = "No request of the API has acted yet; docs/api.md says how one does."
     list_display = ("created_at", "user", "key", "status")
-    fields = ("created_at", "user", "key", "status", "answer", "request_sha256")
+    fields = ("created_at", "user", "key", "status", "answered", "request_sha256")
     list_select_related = ("user",)
     search_fields = ("key__exact",)
     search_help_text = "An idempotency key"
+
+    @admin.display(description="answer")
+    def answered(self, kept: IdempotencyKey) -> SafeString:
+        return table(json.loads(kept.answer))
 
 
 @admin.register(AuthToken)

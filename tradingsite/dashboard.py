@@ -100,6 +100,10 @@ def _share(part: float | None) -> str:
     return readable(None) if part is None else f"{part:.1%}"
 
 
+def _measured(value: float | None, unit: str) -> str:
+    return NOT_KNOWN if value is None else f"{readable(value)} {unit}"
+
+
 def _plan_odds(book: str, session: date) -> float | None:
     """The mean of what the plans of the trades taken would win on a random walk: the win rate to beat."""
     taken = TradeFeatures.objects.filter(book=book, session=session, taken=True)
@@ -120,14 +124,14 @@ def _cards(last: Performance, plan_odds: float | None) -> list[Card]:
             readable(last.profit_factor),
             none_lost if last.profit_factor is None else f"dollars won per dollar lost, {n}",
         ),
-        Card("Largest drawdown", f"{readable(last.max_drawdown_r)} R", "from a peak of the session, closed trades"),
+        Card("Largest drawdown", _measured(last.max_drawdown_r, "R"), "from a peak of the session, closed trades"),
         Card("Breakeven stops", readable(last.breakeven_moves), "stops moved to entry plus costs"),
         Card(
             "Features collected",
             _share(last.feature_rows / last.signals if last.signals else None),
             f"{last.feature_rows} rows for {last.signals} signals; {last.complete_feature_rows} complete",
         ),
-        Card("Without a stop", f"{readable(last.unprotected_seconds)} s", "seconds that shares were unprotected"),
+        Card("Without a stop", _measured(last.unprotected_seconds, "s"), "seconds that shares were unprotected"),
     ]
 
 

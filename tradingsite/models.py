@@ -15,7 +15,7 @@ class IdempotencyKey(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     key = models.CharField(max_length=128)
     request_sha256 = models.CharField(max_length=64, help_text="of address and body, without secrets")
-    status = models.PositiveSmallIntegerField(default=0)
+    status = models.PositiveSmallIntegerField(default=0, help_text="number of the answer's kind; 200 to 299 is done")
     answer = models.TextField(help_text="JSON, as it was sent")
     created_at = models.DateTimeField()
 
@@ -49,7 +49,7 @@ class Notification(models.Model):
     book = book_field()
     kind = word_field(NewsKind)
     subject = models.CharField(max_length=160)
-    number = models.PositiveIntegerField()
+    number = models.PositiveIntegerField(help_text="number of the subject's states so far")
     state = models.CharField(max_length=64)
     text = models.CharField(max_length=300)
     happened_at = models.DateTimeField()

@@ -53,7 +53,7 @@ def test_contributions_keep_their_order_their_sign_and_their_value():
         ]
     )
     bars = chart["data"][0]
-    assert bars["y"] == ["rsi14 = 61.52", "regime = storm", "spread = unknown"]
+    assert bars["y"] == ["rsi14<br>= 61.52", "regime<br>= storm", "spread<br>= unknown"]
     assert bars["x"] == [-0.2, 0.1, 0.05]
     assert len(set(bars["marker"]["color"])) == 2
 

@@ -5,6 +5,9 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.test import Client
+from django.utils import timezone
+from django_q.models import OrmQ, Schedule, Task
+from knox.models import AuthToken
 
 from ml.features import FEATURE_SET
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
@@ -78,10 +81,30 @@ def rows(trained: MLModel) -> Trade:
         user=User.objects.create_user("program"),
         key="one",
         request_sha256="0" * 64,
-        answer="{}",
+        answer='{"id": 1}',
         created_at=trade.signal_at,
     )
     return trade
+
+
+@pytest.fixture
+def everything(rows: Trade, owner: User) -> None:
+    """A row in every table, and it is the first."""
+    day = timezone.now()
+    AuthToken.objects.create(owner)
+    Schedule.objects.create(
+        pk=1, name="monitors", func="tradingsite.schedules.monitors", schedule_type="C", cron="* * * * *"
+    )
+    OrmQ.objects.create(pk=1, key="tradingsite", payload="", lock=day)
+    task = {
+        "name": "n",
+        "func": "tradingsite.schedules.monitors",
+        "started": day,
+        "stopped": day,
+        "result": {"sent": [1]},
+    }
+    Task.objects.create(id="1", success=True, **task)
+    Task.objects.create(id="2", success=False, **task)
 
 
 def fill_tables(trade: Trade, model: MLModel) -> None:

@@ -3,16 +3,10 @@
 import re
 from collections.abc import Iterator
 
-import pytest
 from django.conf import settings as site
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
-from django.utils import timezone
-from django_q.models import OrmQ, Schedule, Task
-from knox.models import AuthToken
-
-from positions.models import Trade
 
 #: What is open to whoever is there, and why.
 OPEN = {
@@ -51,18 +45,6 @@ def filled(pattern: str) -> str:
 
 
 ADDRESSES = sorted(set(addresses(get_resolver())) - {"/admin/logout/"})
-
-
-@pytest.fixture
-def everything(rows: Trade, owner: User) -> None:
-    """A row in every table, and it is the first."""
-    day = timezone.now()
-    AuthToken.objects.create(owner)
-    Schedule.objects.create(pk=1, func="tradingsite.schedules.monitors")
-    OrmQ.objects.create(pk=1, key="tradingsite", payload="", lock=day)
-    task = {"name": "n", "func": "tradingsite.schedules.monitors", "started": day, "stopped": day}
-    Task.objects.create(id="1", success=True, **task)
-    Task.objects.create(id="2", success=False, **task)
 
 
 def test_the_walk_finds_them_all() -> None:

@@ -41,7 +41,7 @@ class TestTrade:
         Prediction.objects.update(contributions=[{"feature": "rsi14", "value": 61.5, "log_odds": 0.12}])
         page = text(owner_client, address("positions_trade_change", rows.pk))
         assert "What moved model" in page
-        assert "rsi14 = 61.5" in page  # in the figure
+        assert "= 61.5" in page  # in the figure
         assert "missing: no quote" in page
 
     def test_what_happened_is_told_in_order(self, rows: Trade, owner_client: Client) -> None:

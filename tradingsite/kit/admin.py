@@ -70,18 +70,17 @@ class BookFilter(DropdownFilter):  # type: ignore[misc]  # unfold has no types
 
 
 def _readable_column(field: "models.Field[Any, Any]") -> Callable[[models.Model], Any] | str:
-    """How a field is shown: numbers rounded, words as they are stored, JSON as a table, the rest as Django does."""
-    show: Callable[[Any], str]
-    if isinstance(field, models.JSONField):
-        show = table
-    elif field.choices or isinstance(field, models.DecimalField | models.FloatField | models.IntegerField):
-        show = readable
-    else:
+    """How a field is shown: numbers rounded, yes or no, words, JSON as a table, the rest as Django does."""
+    words = dict(field.flatchoices)
+    is_json = isinstance(field, models.JSONField)
+    plain = (models.BooleanField, models.DecimalField, models.FloatField, models.IntegerField)
+    if not (is_json or words or isinstance(field, plain)):
         return field.name
 
     @admin.display(description=field.verbose_name, empty_value=NOT_KNOWN)
     def column(row: models.Model) -> Any:
-        return show(getattr(row, field.attname))
+        value = getattr(row, field.attname)
+        return table(value) if is_json else readable(words.get(value, value))
 
     column.__name__ = field.name  # by which the page finds the field's help text
     return column
@@ -105,6 +104,7 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     `when_empty` says what to do when there is nothing yet.
     """
 
+    list_after_template = "tradingsite/columns.html"
     when_empty = ""
     actions: Sequence[str] | None = None
     empty_value_display = NOT_KNOWN
@@ -123,6 +123,12 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         return [self._shown(name) for name in self.list_display]
+
+    def meanings(self) -> list[tuple[str, str]]:
+        """What the help texts say of the columns of the list, most with a unit: their names and it."""
+        fields = {field.name: field for field in self.model._meta.concrete_fields}
+        shown = [fields[name] for name in self.list_display if name in fields]
+        return [(str(field.verbose_name), str(field.help_text)) for field in shown if field.help_text]
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         """With a dash it is a key, without one it is not: asked for one at a time, each finds its index."""

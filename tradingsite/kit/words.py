@@ -1,5 +1,6 @@
 """Stored values as people read them."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +12,8 @@ from django.utils.safestring import SafeString
 
 NOT_KNOWN = "–"
 FILLED_BY_A_RUN = "Run python manage.py quickstart or python manage.py replay --bars FILE, or trade."
+#: What is read as one: a date, a number with its unit.
+ONE_LINE = re.compile(r"[-+$\d]\S*(?: [A-Za-z%]{1,7})?")
 CELL = "align-top border-b border-base-200 dark:border-base-800 px-3 py-1.5 text-left"
 
 
@@ -59,7 +62,7 @@ def _records(records: list[dict[str, Any]]) -> SafeString:
 
 def rows_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> SafeString:
     """A table with a head, which scrolls sideways where it is too wide; nothing where there is no row."""
-    lines = [(format_html_join("", '<td class="{}">{}</td>', ((CELL, _cell(value)) for value in row)),) for row in rows]
+    lines = [(format_html_join("", '<td class="{}">{}</td>', (_cell(value) for value in row)),) for row in rows]
     if not lines:
         return SafeString("")
     return format_html(
@@ -69,5 +72,10 @@ def rows_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> SafeString
     )
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, SafeString) else readable(value)
+def _cell(value: Any) -> tuple[str, str]:
+    """Its classes and what it shows; a moment may break between date and time, and nowhere else."""
+    if isinstance(value, datetime):
+        halves = ((half,) for half in readable(value).split(" ", 1))
+        return CELL, format_html_join(" ", '<span class="whitespace-nowrap">{}</span>', halves)
+    shown = value if isinstance(value, SafeString) else readable(value)
+    return (f"{CELL} whitespace-nowrap" if ONE_LINE.fullmatch(shown) else CELL), shown

@@ -177,7 +177,7 @@ def _figures(model: MLModel) -> dict[str, Any]:
     if any(model.importance.get("gain", {}).values()):
         figures["gain"] = model_charts.importance(model.importance["gain"], "mean gain of a split")
     if any(model.importance.get("shap", {}).values()):
-        figures["shap"] = model_charts.importance(model.importance["shap"], "mean size in log-odds (SHAP)")
+        figures["shap"] = model_charts.importance(model.importance["shap"], "log-odds (SHAP)")
     return figures
 
 
@@ -292,7 +292,9 @@ def side_by_side(*models: MLModel) -> dict[str, Any]:
     known = all("intervals" in model.metrics and "skill_auc" in model.metrics for model in models)
     return {
         "versions": [model.version for model in models],
-        "facts": rows_table(("", *(model.version for model in models)), [[words, *cells] for words, cells in facts]),
+        "facts": rows_table(
+            ("fact", *(model.version for model in models)), [[words, *cells] for words, cells in facts]
+        ),
         "gains": gains([model.metrics for model in models]) if known else "",
         "others": other_figures([model.metrics for model in models]) if known else "",
         "same_test": len({(model.book, model.tested_from, model.test_to) for model in models}) == 1,
