@@ -9,6 +9,7 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from positions.models import (
+    ErrorNote,
     ExternalPosition,
     Instruction,
     Instrument,
@@ -195,6 +196,26 @@ class RuleNoteAdmin(OfATradeAdmin):
         ("rule", ChoicesDropdownFilter),
         ("kind", ChoicesDropdownFilter),
     )
+
+
+@admin.register(ErrorNote)
+class ErrorNoteAdmin(RecordAdmin):
+    when_empty = "Nothing has failed unexpectedly."
+    list_display = (
+        "last_at",
+        "job",
+        "symbol",
+        "error",
+        "message",
+        "subject",
+        "count",
+        "first_at",
+        "session",
+        "book",
+    )
+    list_filter = (BookFilter, ("session", RangeDateFilter))
+    search_fields = ("symbol__exact", "subject__exact")
+    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(OrderIntent)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from positions.exit_monitor import position_view
+from positions.isolation import Work
 from positions.monitor import Monitor
 from positions.rules import ExitSettings, breakeven_stop
 from positions.store import LiveTrade
@@ -27,7 +28,7 @@ class BreakevenStopManager(Monitor):
             return
         settings = self._settings()
         for mine in candidates:
-            with self._isolate(mine.trade.signal_key):
+            with self._isolate(Work("breakeven", mine.trade.symbol, mine.trade.signal_key)):
                 self._look_at(mine, settings)
 
     def _look_at(self, mine: LiveTrade, settings: ExitSettings) -> None:

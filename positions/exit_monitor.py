@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any
 
 from positions import rules
+from positions.isolation import Work
 from positions.market.indicators import IndicatorBank
 from positions.models import RuleNote, Trade
 from positions.monitor import Monitor
@@ -63,7 +64,7 @@ class ExitMonitor(Monitor):
             return
         settings, notes = self._settings(), list[RuleNote]()
         for mine in held:
-            with self._isolate(mine.trade.signal_key):
+            with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
                 notes += self._look_at(mine, settings, now)
         if notes:
             self._store.note_rules(notes)
@@ -195,7 +196,7 @@ class ExitMonitor(Monitor):
         """Get out of every open trade that the rules watch, whatever its bars say."""
         open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
         for mine in [each for each in open_trades if each.trade.managed]:
-            with self._isolate(mine.trade.signal_key):
+            with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
                 close = float(self._bank.close[self._bank.row_of[mine.trade.symbol]])
                 known = mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)
                 self._execution.exit(mine, decision, close if isfinite(close) else known)

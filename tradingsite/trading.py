@@ -46,6 +46,7 @@ from tradingsite.fitness import demand_fitness
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
 from tradingsite.notifying import notifying
+from tradingsite.privacy import without_secrets
 from tradingsite.replaying import wire
 
 log = structlog.get_logger(__name__)
@@ -283,7 +284,7 @@ def _trade(
     demand_fitness(screen, broker, at.data, at.clock)
     held.renew()
     universe = watchlist(book)
-    options, isolation = LiveOptions(strategy), Isolation(at.clock)
+    options, isolation = LiveOptions(strategy), Isolation(book, at.clock, without_secrets)
     leased = LeasedBroker(broker, held)
     with ExitStack() as stack:
         lines = TradeJournal(settings.VAR_DIR / "trade_journal")
