@@ -8,14 +8,12 @@ from positions import rules
 from positions.isolation import Work
 from positions.market.indicators import IndicatorBank
 from positions.models import RuleNote, Trade
-from positions.monitor import Monitor
+from positions.monitor import NEAR, Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
 from positions.store import LiveTrade
-from positions.words import SIGN, ExitReason, RuleNoteKind, Side, TradeStatus, VolumeReference
+from positions.words import SIGN, ExitReason, Rule, RuleNoteKind, Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
-#: A rule that has come so far of its way nearly acted.
-NEAR = 0.9
 
 
 def position_view(trade: Trade) -> PositionView:
@@ -78,7 +76,7 @@ class ExitMonitor(Monitor):
         if refusal is None:
             self.execute_early_exit(mine, decision)
             return []
-        return self._first(mine, decision.rule, refusal, decision.evidence, now)
+        return self._first(mine, Rule(decision.rule), refusal, decision.evidence, now)
 
     def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
         """What the rules say of a trade, whether they may act on it or not."""
@@ -132,16 +130,6 @@ class ExitMonitor(Monitor):
                 known = {name: value for name, value in inputs.items() if value is not None and isfinite(value)}
                 notes += self._first(mine, rule, RuleNoteKind.NEAR, known, now)
         return notes
-
-    def _first(
-        self, mine: LiveTrade, rule: ExitReason, kind: RuleNoteKind, evidence: dict[str, Any], now: datetime
-    ) -> list[RuleNote]:
-        """The note, unless this trade has one of its rule and kind."""
-        if (rule, kind) in mine.notes:
-            return []
-        note = RuleNote(book=mine.trade.book, trade=mine.trade, rule=rule, kind=kind, evidence=evidence, noted_at=now)
-        mine.notes[rule, kind] = note
-        return [note]
 
     def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
         """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""

@@ -19,6 +19,7 @@ from positions.words import (
     IntentStep,
     Outcome,
     PlanDoubt,
+    Rule,
     RuleNoteKind,
     Side,
     StopMoveStatus,
@@ -331,7 +332,7 @@ class RuleNote(models.Model):
 
     book = book_field()
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
-    rule = word_field(ExitReason)
+    rule = word_field(Rule)
     kind = word_field(RuleNoteKind)
     evidence = models.JSONField(help_text="every input of the rule")
     noted_at = models.DateTimeField()
@@ -341,7 +342,7 @@ class RuleNote(models.Model):
         ordering = ["-noted_at", "-id"]
         constraints = [
             models.UniqueConstraint(fields=["trade", "rule", "kind"], name="rule_note_first_of_its_kind"),
-            allowed("rule", ExitReason, "rule_note_rule"),
+            allowed("rule", Rule, "rule_note_rule"),
             allowed("kind", RuleNoteKind, "rule_note_kind"),
         ]
         indexes = [

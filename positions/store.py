@@ -17,7 +17,7 @@ from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
 from positions.models import LIVE_STATUSES, ErrorNote, OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.statements import Statement, Untouched, change, insertion, run
-from positions.words import ExitReason, ExitStatus, RuleNoteKind, Side, StopMoveStatus, TradeStatus
+from positions.words import ExitStatus, Rule, RuleNoteKind, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
 #: A row and the fields of it that are to be saved.
@@ -72,7 +72,7 @@ class LiveTrade:
         self.exit: PositionExit | None = None
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
-        self.notes: dict[tuple[ExitReason, RuleNoteKind], RuleNote] = {}
+        self.notes: dict[tuple[Rule, RuleNoteKind], RuleNote] = {}
         self.unsaved: list[Change] = []
         self.unprotected_since: datetime | None = None
         self.free_since: datetime | None = None

@@ -213,7 +213,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('book', models.CharField(help_text='simulated, replay:HASH, paper:ACCOUNT or live:ACCOUNT', max_length=64)),
-                ('rule', models.CharField(choices=[('low_volume', 'low_volume'), ('time_limit', 'time_limit'), ('momentum_reversal', 'momentum_reversal'), ('stop', 'stop'), ('target', 'target'), ('breakeven_stop', 'breakeven_stop'), ('session_close', 'session_close'), ('manual', 'manual')], max_length=17)),
+                ('rule', models.CharField(choices=[('low_volume', 'low_volume'), ('time_limit', 'time_limit'), ('momentum_reversal', 'momentum_reversal'), ('stop', 'stop'), ('target', 'target'), ('session_close', 'session_close'), ('breakeven', 'breakeven')], max_length=17)),
                 ('kind', models.CharField(choices=[('near', 'near'), ('stale_data', 'stale_data'), ('leaving', 'leaving'), ('taken_over', 'taken_over')], max_length=10)),
                 ('evidence', models.JSONField(help_text='every input of the rule')),
                 ('noted_at', models.DateTimeField()),
@@ -223,7 +223,7 @@ class Migration(migrations.Migration):
                 'db_table': 'rule_notes',
                 'ordering': ['-noted_at', '-id'],
                 'indexes': [models.Index(fields=['book', '-noted_at', '-id'], name='rule_note_newest_of_a_book'), models.Index(fields=['-noted_at', '-id'], name='rule_note_newest')],
-                'constraints': [models.UniqueConstraint(fields=('trade', 'rule', 'kind'), name='rule_note_first_of_its_kind'), models.CheckConstraint(condition=models.Q(('rule__in', ['low_volume', 'time_limit', 'momentum_reversal', 'stop', 'target', 'breakeven_stop', 'session_close', 'manual'])), name='rule_note_rule'), models.CheckConstraint(condition=models.Q(('kind__in', ['near', 'stale_data', 'leaving', 'taken_over'])), name='rule_note_kind')],
+                'constraints': [models.UniqueConstraint(fields=('trade', 'rule', 'kind'), name='rule_note_first_of_its_kind'), models.CheckConstraint(condition=models.Q(('rule__in', ['low_volume', 'time_limit', 'momentum_reversal', 'stop', 'target', 'session_close', 'breakeven'])), name='rule_note_rule'), models.CheckConstraint(condition=models.Q(('kind__in', ['near', 'stale_data', 'leaving', 'taken_over'])), name='rule_note_kind')],
             },
         ),
         migrations.CreateModel(
