@@ -214,6 +214,7 @@ class PerformanceAdmin(RecordAdmin):
         "max_drawdown_r",
         "breakeven_moves",
         "unprotected_seconds",
+        "errors",
         "book",
     )
     list_filter = (BookFilter, ("session", RangeDateFilter))

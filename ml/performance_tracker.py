@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Sum
 
 from ml import statistics
 from ml.impact import Impact, impact
@@ -17,7 +17,7 @@ from ml.models import Performance, Prediction, TradeFeatures
 from ml.statistics import Floats
 from ml.words import MODEL_SKIPS
 from positions.market.calendar import sessions_between
-from positions.models import ShadowTrade, StopMove, Trade
+from positions.models import ErrorNote, ShadowTrade, StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
 
 #: What figures and reports are made of; any other column of a trade would be a query of its own.
@@ -48,6 +48,7 @@ class SessionRecord:
     scores: list[ScoredSignal] = field(default_factory=list)
     breakeven_moves: int = 0
     skipped: list[ShadowTrade] = field(default_factory=list)  # by the model, and followed on paper to a certain end
+    errors: int = 0
 
     @property
     def equity_return(self) -> float | None:
@@ -139,6 +140,10 @@ class Sample:
     def unprotected_seconds(self) -> float:
         return sum(trade.unprotected_seconds for trade in self.trades)
 
+    @property
+    def errors(self) -> int:
+        return sum(record.errors for record in self.records)
+
 
 class PerformanceTracker:
     """The sessions of one book in figures.
@@ -152,7 +157,8 @@ class PerformanceTracker:
         self.book = book
 
     def read(self, first: date = date.min, last: date = date.max) -> dict[date, SessionRecord]:
-        """Everything known of the sessions that had a signal, in order of time. Five queries however many there are."""
+        """Everything known of the sessions that had a signal or an error, in order of time. Six queries however many
+        there are."""
         records: dict[date, SessionRecord] = {}
         session_of: dict[str, date] = {}
         within = {"book": self.book, "session__range": (first, last)}
@@ -175,6 +181,9 @@ class PerformanceTracker:
         )
         for day, count in moves.order_by().values_list("trade__session").annotate(Count("id")):
             records[day].breakeven_moves = count
+        errors = ErrorNote.objects.filter(**within).order_by().values_list("session").annotate(Sum("count"))
+        for day, count in errors:
+            records.setdefault(day, SessionRecord(day)).errors = count
         return dict(sorted(records.items()))
 
     def last_session(self) -> date | None:
@@ -230,6 +239,7 @@ class PerformanceTracker:
             predictions=sample.predicted,
             prediction_p99_ms=sample.prediction_p99_ms,
             unprotected_seconds=sample.unprotected_seconds,
+            errors=sample.errors,
         )
 
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 
 from positions.models import (
+    ErrorNote,
     ExternalPosition,
     Instruction,
     Instrument,
@@ -200,6 +201,26 @@ class RuleNoteAdmin(OfATradeAdmin):
         ("rule", ChoicesDropdownFilter),
         ("kind", ChoicesDropdownFilter),
     )
+
+
+@admin.register(ErrorNote)
+class ErrorNoteAdmin(RecordAdmin):
+    when_empty = "Nothing has failed unexpectedly."
+    list_display = (
+        "last_at",
+        "job",
+        "symbol",
+        "error",
+        "message",
+        "subject",
+        "count",
+        "first_at",
+        "session",
+        "book",
+    )
+    list_filter = (BookFilter, ("session", RangeDateFilter))
+    search_fields = ("symbol__exact", "subject__exact")
+    search_help_text = "A symbol, or the key of a signal"
 
 
 @admin.register(OrderIntent)

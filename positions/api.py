@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from positions.models import (
     LIVE_STATUSES,
+    ErrorNote,
     Instruction,
     Instrument,
     OrderIntent,
@@ -109,6 +110,14 @@ class RuleNoteViewSet(ReadOnlyViewSet):
     queryset = RuleNote.objects.all()
     serializer_class = serializer_of(RuleNote)
     filterset_fields = {"book": ["exact"], "trade": ["exact"], "noted_at": TIME_RANGE}
+
+
+class ErrorNoteViewSet(ReadOnlyViewSet):
+    """Unexpected failures after which trading went on: one row a kind and session, and how often it failed."""
+
+    queryset = ErrorNote.objects.all()
+    serializer_class = serializer_of(ErrorNote)
+    filterset_fields = {"book": ["exact"], "symbol": ["exact"], "session": DAY_RANGE, "last_at": TIME_RANGE}
 
 
 class StopMoveViewSet(ReadOnlyViewSet):

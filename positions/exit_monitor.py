@@ -5,16 +5,15 @@ from math import isfinite
 from typing import Any
 
 from positions import rules
+from positions.isolation import Work
 from positions.market.indicators import IndicatorBank
 from positions.models import RuleNote, Trade
-from positions.monitor import Monitor
+from positions.monitor import NEAR, Monitor
 from positions.rules import ExitDecision, ExitSettings, MarketView, PositionView
 from positions.store import LiveTrade
-from positions.words import SIGN, ExitReason, RuleNoteKind, Side, TradeStatus, VolumeReference
+from positions.words import SIGN, ExitReason, Rule, RuleNoteKind, Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
-#: A rule that has come so far of its way nearly acted.
-NEAR = 0.9
 
 
 def position_view(trade: Trade) -> PositionView:
@@ -63,7 +62,7 @@ class ExitMonitor(Monitor):
             return
         settings, notes = self._settings(), list[RuleNote]()
         for mine in held:
-            with self._isolate(mine.trade.signal_key):
+            with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
                 notes += self._look_at(mine, settings, now)
         if notes:
             self._store.note_rules(notes)
@@ -77,7 +76,7 @@ class ExitMonitor(Monitor):
         if refusal is None:
             self.execute_early_exit(mine, decision)
             return []
-        return self._first(mine, decision.rule, refusal, decision.evidence, now)
+        return self._first(mine, Rule(decision.rule), refusal, decision.evidence, now)
 
     def decide(self, trade: Trade, settings: ExitSettings, now: datetime) -> ExitDecision | None:
         """What the rules say of a trade, whether they may act on it or not."""
@@ -132,16 +131,6 @@ class ExitMonitor(Monitor):
                 notes += self._first(mine, rule, RuleNoteKind.NEAR, known, now)
         return notes
 
-    def _first(
-        self, mine: LiveTrade, rule: ExitReason, kind: RuleNoteKind, evidence: dict[str, Any], now: datetime
-    ) -> list[RuleNote]:
-        """The note, unless this trade has one of its rule and kind."""
-        if (rule, kind) in mine.notes:
-            return []
-        note = RuleNote(book=mine.trade.book, trade=mine.trade, rule=rule, kind=kind, evidence=evidence, noted_at=now)
-        mine.notes[rule, kind] = note
-        return [note]
-
     def check_volume_exit(self, position: PositionView, row: int, settings: ExitSettings) -> ExitDecision | None:
         """Rule `low_volume` for the symbol of a row of the universe; see positions.rules.check_volume."""
         return rules.check_volume(*self._volumes(position, row, settings), settings)
@@ -195,7 +184,7 @@ class ExitMonitor(Monitor):
         """Get out of every open trade that the rules watch, whatever its bars say."""
         open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
         for mine in [each for each in open_trades if each.trade.managed]:
-            with self._isolate(mine.trade.signal_key):
+            with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
                 close = float(self._bank.close[self._bank.row_of[mine.trade.symbol]])
                 known = mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)
                 self._execution.exit(mine, decision, close if isfinite(close) else known)

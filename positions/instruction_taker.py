@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from django.db import InterfaceError, OperationalError, connection
 
+from positions.isolation import Work
 from positions.loop import Desk, TradingLoop
 from positions.market.calendar import Session
 from positions.models import UNANSWERED, Instruction
@@ -48,7 +49,7 @@ class InstructionTaker:
             return
         self._begun = []
         for instruction in taken:
-            with self._desk.isolate(f"instruction {instruction.pk}"):
+            with self._desk.isolate(Work("instructions", instruction.symbol, f"number {instruction.pk}")):
                 self._go_on(instruction, now, session)
 
     def _claimed(self, wall: datetime) -> list[Instruction]:

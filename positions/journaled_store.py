@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, models
 
 from positions.journal import Journal
-from positions.models import OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
+from positions.models import ErrorNote, OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.store import Change, Duplicate, LiveTrade, Row, Store, StoreUnavailable, attach, check_unclaimed, detach
 from positions.words import ExitStatus
 
@@ -156,11 +156,14 @@ class JournaledStore:
     def note_rules(self, notes: list[RuleNote]) -> None:
         self._reached(lambda: self._store.note_rules(notes))
 
+    def note_errors(self, notes: Sequence[ErrorNote]) -> bool:
+        return self._reached(lambda: self._store.note_errors(notes))
+
     def _store_waiting_shadows(self) -> None:
         self._store.store_shadows(list(self._shadows.values()))
         self._shadows = {}
 
-    def _reached(self, write: Callable[[], None]) -> bool:
+    def _reached(self, write: Callable[[], object]) -> bool:
         """Whether the database took it. Behind a line that waits, everything waits: order is kept."""
         if self.down:
             return False

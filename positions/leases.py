@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import structlog
 from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
@@ -19,7 +20,11 @@ TRADING = "trade"
 
 
 class LeaseTaken(Exception):
-    """Another process holds the lease and its time has not run out."""
+    """Another process holds the lease and its time has not run out; it has done so `since` then, as far as is known."""
+
+    def __init__(self, message: str, since: datetime | None = None) -> None:
+        super().__init__(message)
+        self.since = since
 
 
 def this_process() -> str:
@@ -27,7 +32,8 @@ def this_process() -> str:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether the holder is known to have ended: a process of this machine that is no more."""
+    """Whether the holder is known to have ended: a process of this machine that is no more, or whose parent alone has
+    not noticed yet (a zombie, known where there is a /proc)."""
     host, _, process = holder.rpartition(":")
     if host != socket.gethostname():
         return False
@@ -36,7 +42,11 @@ def _is_dead(holder: str) -> bool:
             os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    return False
+    try:
+        about = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return about.rpartition(")")[2].split()[0] == "Z"  # the name in parentheses may hold anything
 
 
 @contextmanager
@@ -65,7 +75,8 @@ def acquire(book: str, name: str, now: datetime, duration: timedelta) -> WorkerL
         free = free.filter(epoch=held.epoch)
     if not free.update(epoch=F("epoch") + 1, **mine):
         holder = f"{held.holder} holds it until {held.expires_at:%H:%M:%S} UTC" if held else "it was just released"
-        raise LeaseTaken(f"{name} of {book} is being done already: {holder}; try again then")
+        since = held.acquired_at if held else None
+        raise LeaseTaken(f"{name} of {book} is being done already: {holder}; try again then", since)
     return WorkerLease.objects.get(book=book, name=name, holder=mine["holder"])
 
 

@@ -18,7 +18,7 @@ from positions.clock import ReplayClock
 from positions.excursion import Aftermath, Excursions
 from positions.execution import ENTRY_PATIENCE, Execution
 from positions.exit_monitor import ExitMonitor
-from positions.isolation import Isolate
+from positions.isolation import Isolate, Work
 from positions.ledger import Ledger, Plan, PlanResult
 from positions.market.bars import BarBatch, BarHistory
 from positions.market.calendar import Session
@@ -181,7 +181,7 @@ class TradingLoop:
         self._end_plans(self._ledger.on_bar(batch))
         self._shadows.on_bar(batch)
         for signal in self._signals():
-            with desk.isolate(signal.key):
+            with desk.isolate(Work("signals", signal.symbol, signal.key)):
                 self.consider(signal)
         self._store_shadows()
 

@@ -1,6 +1,7 @@
 """What is stored about positions. Every row belongs to one book; prices and money are Decimal, times aware UTC."""
 
-from datetime import datetime
+from copy import copy
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -18,6 +19,7 @@ from positions.words import (
     IntentStep,
     Outcome,
     PlanDoubt,
+    Rule,
     RuleNoteKind,
     Side,
     StopMoveStatus,
@@ -331,7 +333,7 @@ class RuleNote(models.Model):
 
     book = book_field()
     trade = models.ForeignKey(Trade, models.CASCADE, related_name="rule_notes")
-    rule = word_field(ExitReason)
+    rule = word_field(Rule)
     kind = word_field(RuleNoteKind)
     evidence = models.JSONField(help_text=EVIDENCE)
     noted_at = models.DateTimeField()
@@ -341,7 +343,7 @@ class RuleNote(models.Model):
         ordering = ["-noted_at", "-id"]
         constraints = [
             models.UniqueConstraint(fields=["trade", "rule", "kind"], name="rule_note_first_of_its_kind"),
-            allowed("rule", ExitReason, "rule_note_rule"),
+            allowed("rule", Rule, "rule_note_rule"),
             allowed("kind", RuleNoteKind, "rule_note_kind"),
         ]
         indexes = [
@@ -351,6 +353,54 @@ class RuleNote(models.Model):
 
     def __str__(self) -> str:
         return f"{self.rule} of {self.trade_id}: {self.kind}"
+
+
+class ErrorNote(models.Model):
+    """Unexpected failures of one kind in a session, after which trading went on: one row however often it failed.
+
+    `subject`, `message` are of the last one. Nothing is known of failures of the last seconds before a process was
+    killed, but for its log.
+    """
+
+    book = book_field()
+    session = models.DateField(help_text="that of the day, or the last one before")
+    job = models.CharField(max_length=32, help_text="what was being done")
+    symbol = models.CharField(max_length=16, blank=True)
+    error = models.CharField(max_length=64, help_text="class of the exception")
+    subject = models.CharField(max_length=64, blank=True, help_text="the trade's signal key, the bar: of the last one")
+    message = models.CharField(max_length=300, help_text="of the last one, without secrets")
+    count = models.PositiveIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "error_notes"
+        ordering = ["-last_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["book", "session", "job", "symbol", "error"], name="error_note_once_a_kind_and_session"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["book", "-last_at", "-id"], name="error_note_newest_of_a_book"),
+            models.Index(fields=["-last_at", "-id"], name="error_note_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.error} of {self.job}"
+
+    @property
+    def kind(self) -> tuple[date, str, str, str]:
+        """What makes two of a book the same."""
+        return self.session, self.job, self.symbol, self.error
+
+    def after(self, before: "ErrorNote | None") -> "ErrorNote":
+        """This one, with what was counted of its kind before."""
+        if before is None:
+            return self
+        counted = copy(self)
+        counted.count, counted.first_at = before.count + self.count, before.first_at
+        return counted
 
 
 class OrderIntent(models.Model):

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
 
 from positions.execution import Execution
 from positions.isolation import Isolate
 from positions.market.indicators import IndicatorBank
+from positions.models import RuleNote
 from positions.rules import ExitSettings
-from positions.store import Store
+from positions.store import LiveTrade, Store
+from positions.words import Rule, RuleNoteKind
+
+#: A rule that has come so far of its way nearly acted.
+NEAR = 0.9
 
 
 class Monitor:
@@ -35,3 +42,14 @@ class Monitor:
             return False
         self._seen = self._bank.version
         return True
+
+    @staticmethod
+    def _first(
+        mine: LiveTrade, rule: Rule, kind: RuleNoteKind, evidence: dict[str, Any], now: datetime
+    ) -> list[RuleNote]:
+        """The note, unless this trade has one of its rule and kind."""
+        if (rule, kind) in mine.notes:
+            return []
+        note = RuleNote(book=mine.trade.book, trade=mine.trade, rule=rule, kind=kind, evidence=evidence, noted_at=now)
+        mine.notes[rule, kind] = note
+        return [note]

@@ -9,7 +9,7 @@ from functools import cache
 from math import floor, isfinite
 from typing import Any, NamedTuple
 
-from positions.words import SIGN, ExitReason, Side, VolumeReference
+from positions.words import SIGN, ExitReason, Rule, Side, VolumeReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def check_session_close(minutes_to_close: float, settings: ExitSettings) -> Exit
 class Nearness(NamedTuple):
     """How far a rule has come on its way to act: from 0, not begun, to 1, there."""
 
-    rule: ExitReason
+    rule: Rule
     share: float
 
 
@@ -187,20 +187,28 @@ def shares_of_ways(
     reference: float | None,
     settings: ExitSettings,
     now: datetime,
-) -> dict[ExitReason, float]:
-    """How far each rule has come, 1 where it is there: stop by how much of one R is left to it, target by how much of
-    its distance is made, time_limit by its time while there is no profit, low_volume by its limit over the fraction
+) -> dict[Rule, float]:
+    """How far each exit rule has come, 1 where it is there: stop by how much of one R is left to it, target by how much
+    of its distance is made, time_limit by its time while there is no profit, low_volume by its limit over the fraction
     there is. momentum_reversal is a crossing and has no way to go; NaN volumes say nothing."""
     profit, sign = position.profit(close), SIGN[position.side]
     ways = {
-        ExitReason.STOP: 1 - sign * (close - position.stop) / position.risk,
-        ExitReason.TARGET: profit / (sign * (position.target - position.entry)),
+        Rule.STOP: 1 - sign * (close - position.stop) / position.risk,
+        Rule.TARGET: profit / (sign * (position.target - position.entry)),
     }
     if settings.time_limit and position.profit(close, settings.cost_per_share) <= 0:
-        ways[ExitReason.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
+        ways[Rule.TIME_LIMIT] = (now - position.entered_at).total_seconds() / 60 / settings.time_limit_minutes
     if settings.low_volume and reference and mean_volume > 0 and isfinite(reference):
-        ways[ExitReason.LOW_VOLUME] = settings.low_volume_fraction * reference / mean_volume
+        ways[Rule.LOW_VOLUME] = settings.low_volume_fraction * reference / mean_volume
     return ways
+
+
+def share_of_breakeven(position: PositionView, close: float, settings: ExitSettings) -> float | None:
+    """How far breakeven has come, 1 where it is there: its profit over `breakeven_at_r` R. None where it is off or the
+    stop has been moved."""
+    if not settings.breakeven or position.breakeven_set:
+        return None
+    return position.profit(close) / (settings.breakeven_at_r * position.risk)
 
 
 def nearest_rule(
@@ -211,8 +219,11 @@ def nearest_rule(
     settings: ExitSettings,
     now: datetime,
 ) -> Nearness:
-    """The rule that has come furthest (shares_of_ways)."""
+    """The rule that has come furthest (shares_of_ways, share_of_breakeven)."""
     ways = shares_of_ways(position, close, mean_volume, reference, settings, now)
+    breakeven = share_of_breakeven(position, close, settings)
+    if breakeven is not None:
+        ways[Rule.BREAKEVEN] = breakeven
     rule = max(ways, key=lambda each: ways[each])
     return Nearness(rule, min(1.0, max(0.0, ways[rule])))
 

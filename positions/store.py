@@ -15,9 +15,9 @@ from django.db.models import Q
 
 from positions import bulk
 from positions.apps import LOCK_TIMEOUT_MS
-from positions.models import LIVE_STATUSES, OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
+from positions.models import LIVE_STATUSES, ErrorNote, OrderIntent, PositionExit, RuleNote, ShadowTrade, StopMove, Trade
 from positions.statements import Statement, Untouched, change, insertion, run
-from positions.words import ExitReason, ExitStatus, RuleNoteKind, Side, StopMoveStatus, TradeStatus
+from positions.words import ExitStatus, Rule, RuleNoteKind, Side, StopMoveStatus, TradeStatus
 
 Row = Trade | PositionExit | StopMove | OrderIntent
 #: A row and the fields of it that are to be saved.
@@ -72,7 +72,7 @@ class LiveTrade:
         self.exit: PositionExit | None = None
         self.past_exits: list[PositionExit] = []
         self.moves: list[StopMove] = []
-        self.notes: dict[tuple[ExitReason, RuleNoteKind], RuleNote] = {}
+        self.notes: dict[tuple[Rule, RuleNoteKind], RuleNote] = {}
         self.unsaved: list[Change] = []
         self.unprotected_since: datetime | None = None
         self.free_since: datetime | None = None
@@ -162,6 +162,10 @@ class Store(Protocol):
 
     def note_rules(self, notes: list[RuleNote]) -> None:
         """Store notes of live trades; the first of its trade, rule and kind stays."""
+        ...
+
+    def note_errors(self, notes: Sequence[ErrorNote]) -> bool:
+        """Add them to what is counted of their kinds; False while the database is away: they are to be told again."""
         ...
 
 
@@ -386,6 +390,18 @@ class OrmStore:
         with _reaching_the_database():
             RuleNote.objects.bulk_create(notes, ignore_conflicts=True)
 
+    def note_errors(self, notes: Sequence[ErrorNote]) -> bool:
+        stored = ErrorNote.objects.filter(book=self.book, session__in={note.session for note in notes})
+        with _reaching_the_database(), transaction.atomic():
+            known = {note.kind: note for note in stored.select_for_update()}
+            ErrorNote.objects.bulk_create(
+                [note.after(known.get(note.kind)) for note in notes],
+                update_conflicts=True,
+                unique_fields=["book", "session", "job", "symbol", "error"],
+                update_fields=["subject", "message", "count", "first_at", "last_at"],
+            )
+        return True
+
 
 def _put(row: Row, same: "models.QuerySet[Any]") -> None:
     """Insert a row, or write it over what is stored of it unless that is further."""
@@ -482,6 +498,10 @@ class MemoryStore:
 
     def note_rules(self, notes: list[RuleNote]) -> None:
         """Nothing to do: `flush` writes the notes of its trades."""
+
+    def note_errors(self, notes: Sequence[ErrorNote]) -> bool:
+        """Nothing to do: the first error ends a replay."""
+        return True
 
     def store_shadows(self, shadows: list[ShadowTrade]) -> None:
         self.shadows.update((each.signal_key, each) for each in shadows)

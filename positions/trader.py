@@ -13,15 +13,15 @@ from threading import Thread
 from typing import Any, Protocol
 
 import structlog
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from positions import breakeven_manager, exit_monitor
 from positions.broker.alpaca import AlpacaBroker, TradeUpdates
 from positions.broker.port import Account, Activity, Listing, Order, OrderRequest, Position
 from positions.clock import Clock
 from positions.halting import halted
-from positions.isolation import Isolation
-from positions.leases import Tenure
+from positions.isolation import Isolation, TooManyFailures, Work
+from positions.leases import LeaseTaken, Tenure
 from positions.loop import Desk, TradingLoop
 from positions.market.bar_files import StoredBars
 from positions.market.bars import BarHistory
@@ -29,6 +29,7 @@ from positions.market.calendar import NEW_YORK, Session, sessions_between
 from positions.market.feeds.alpaca.errors import AlpacaError
 from positions.market.feeds.alpaca.feed import AlpacaFeed
 from positions.market.feeds.alpaca.minutes import Arrival
+from positions.market.feeds.reading import BadBars
 from positions.rules import ExitDecision, check_session_close
 from positions.store import StoreUnavailable
 from positions.words import ExitReason
@@ -179,10 +180,10 @@ class Trader:
 
     def run(self) -> None:
         """Raises LeaseTaken, TooManyFailures, and BadBars for stored bars that cannot be read."""
-        self._do_chores(self._clock.now())
-        self._tick(self._clock.now())
-        self._updates.start()
         try:
+            self._do_chores(self._clock.now())
+            self._tick(self._clock.now())
+            self._updates.start()
             while not self._is_over:
                 session = next_session(self._clock.now())
                 self._rounds_until(session.open - LEAD)
@@ -190,9 +191,17 @@ class Trader:
                     self._trade(session)
                 if self._sessions_left is not None:
                     self._sessions_left -= 1
+        except (LeaseTaken, TooManyFailures, BadBars):
+            raise
+        except Exception as error:
+            self._isolation.count(Work("process"), error)
+            raise
         finally:
             self._updates.stop()
             self._desk.execution.save()
+            self._store_errors()
+            if self._isolation.errors:
+                log.error("errors_not_counted", errors=len(self._isolation.errors), reason="the database is away")
 
     @property
     def _is_over(self) -> bool:
@@ -214,7 +223,7 @@ class Trader:
                 self._round()
             if not self._stopping and self._clock.now() >= session.close:
                 self._take_bars()
-                with self._isolation.of("close of the session"):
+                with self._isolation.of(Work("close of the session")):
                     self._loop.close_session(self._clock.now())
         finally:
             self._store_bars()
@@ -276,7 +285,7 @@ class Trader:
         if self._exit_beat.is_due(now) or woken or (self._desk.execution.urgent and now - self._last_tick >= URGENT):
             self._tick(now)
         if self._session and self._breakeven_beat.is_due(now):
-            with self._isolation.of("breakeven"):
+            with self._isolation.of(Work("breakeven")):
                 self._loop.tick_breakeven()
         if self._chore_beat.is_due(now):
             self._do_chores(now)
@@ -290,14 +299,14 @@ class Trader:
 
     def _tick(self, now: datetime) -> None:
         before, self._last_tick = self._broker.requests_sent, now
-        with self._isolation.of("tick"):
+        with self._isolation.of(Work("tick")):
             if self._session is None:
                 self._loop.settle()
             else:
                 self._loop.tick(now)
                 self._leave_by_the_clock(now, self._session)
                 self._leave_if_told(now, self._session)
-        with self._isolation.of("instructions"):
+        with self._isolation.of(Work("instructions")):
             self._carry_out(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
             self._ticks_left -= 1
@@ -343,7 +352,7 @@ class Trader:
 
     def _take_bar(self, arrival: Arrival) -> None:
         batch, bank = arrival.batch, self._desk.bank
-        with self._isolation.of(f"bar of {batch.start:%H:%M} UTC"):
+        with self._isolation.of(Work("bars", subject=f"{batch.start:%H:%M} UTC")):
             if arrival.revises:
                 self._loop.revise_bar(batch)
                 return
@@ -364,13 +373,13 @@ class Trader:
             return
         seen = self._feed.take_seen()
         if len(seen):
-            with self._isolation.of("storing bars"):
+            with self._isolation.of(Work("storing bars")):
                 self._market.stored.merge(self._session, seen)
 
     # -- what is done beside
 
     def _do_chores(self, now: datetime) -> None:
-        with self._isolation.of("reconcile"):
+        with self._isolation.of(Work("reconcile")):
             self._reconcile(now)
         self._store_bars()
 
@@ -389,9 +398,22 @@ class Trader:
         if pulse.ticks:
             state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
         if self._session is not None:
-            with self._isolation.of("telling of open trades"):
+            with self._isolation.of(Work("telling of open trades")):
                 state |= {"watched": self._desk.exits.watched(now), "last_bar_at": self._desk.bank.now}
         self._tenure.renew(**state)
+        self._store_errors()
+
+    def _store_errors(self) -> None:
+        errors = self._isolation.errors
+        if not errors:
+            return
+        try:
+            stored = self._desk.store.note_errors(list(errors.values()))
+        except DatabaseError:
+            log.exception("errors_not_counted", errors=len(errors))
+            stored = True
+        if stored:
+            errors.clear()
 
     def _tell(self, what: str, trouble: str, begins: str = "stream_trouble", ends: str = "stream_well_again") -> None:
         """Log a trouble when it begins and when it ends."""

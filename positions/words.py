@@ -38,6 +38,18 @@ class ExitReason(StrEnum):
     MANUAL = "manual"
 
 
+class Rule(StrEnum):
+    """What may act on an open trade: what its exit is named by, and `breakeven`, which moves its stop."""
+
+    LOW_VOLUME = ExitReason.LOW_VOLUME
+    TIME_LIMIT = ExitReason.TIME_LIMIT
+    MOMENTUM_REVERSAL = ExitReason.MOMENTUM_REVERSAL
+    STOP = ExitReason.STOP
+    TARGET = ExitReason.TARGET
+    SESSION_CLOSE = ExitReason.SESSION_CLOSE
+    BREAKEVEN = "breakeven"
+
+
 class VolumeReference(StrEnum):
     """What volume rule low_volume compares with: that at the trade's entry, or what is usual at these minutes."""
 

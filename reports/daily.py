@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.template.loader import render_to_string
@@ -164,6 +165,12 @@ def folder_of(book: str) -> Path:
     return _folder() / folder_name(book)
 
 
+def errors_path(book: str, day: date) -> str:
+    """The admin's list of a session's errors."""
+    query = urlencode({"book": book, "session_from": day, "session_to": day})
+    return f"/admin/positions/errornote/?{query}"
+
+
 def render_html(report: Report) -> str:
     return render_to_string(
         "reports/daily.html",
@@ -237,13 +244,17 @@ def _report(book: str, day: date, history: Mapping[date, SessionRecord], model: 
         baseline=_verdict(f"The book so far ({plural(len(history), 'session')})", so_far),
         model=_model_sentence(model),
         rules=_rules(model),
-        lines=lines(session, so_far),
+        lines=tuple(_with_rows(line, book, day) for line in lines(session, so_far)),
         exits=exit_lines(session, so_far),
         impact=impact.rows(so_far.impact),
         impact_sentences=impact.sentences(so_far.impact) if so_far.closed else (),
         trades=tuple(_trade_line(trade) for trade in sorted(session.closed, key=_entered)),
         pictures=tuple(pictures(day, history, session, so_far, spans)),
     )
+
+
+def _with_rows(line: Line, book: str, day: date) -> Line:
+    return replace(line, admin_path=errors_path(book, day)) if line.key == "errors" and line.session.value else line
 
 
 def _headline(day: date, session: Sample) -> str:

@@ -37,7 +37,8 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of the session and the same of the whole book up to it, its baseline. `counted` is what n counts."""
+    """One figure of the session and the same of the whole book up to it, its baseline. `counted` is what n counts,
+    `admin_path` leads to the rows that the session's is made of."""
 
     key: str
     label: str
@@ -45,6 +46,7 @@ class Line:
     counted: str
     session: Figure
     book: Figure
+    admin_path: str = ""
 
 
 def plural(count: int, noun: str) -> str:
@@ -320,6 +322,13 @@ DEFINITIONS = (
         "Time that filled shares had no stop at the broker, summed over trades.",
         "trade",
         lambda sample: _count(sample.unprotected_seconds, len(sample.trades), f"{sample.unprotected_seconds:,.1f} s"),
+    ),
+    _Definition(
+        "errors",
+        "Errors",
+        "Unexpected failures, of one position, a tick or what hears of a trade, after which trading went on.",
+        "session",
+        lambda sample: _count(sample.errors, len(sample.records)),
     ),
 )
 

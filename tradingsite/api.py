@@ -12,6 +12,7 @@ from ml.api import (
     TradeFeaturesViewSet,
 )
 from positions.api import (
+    ErrorNoteViewSet,
     InstrumentViewSet,
     OrderIntentViewSet,
     PositionExitViewSet,
@@ -48,6 +49,7 @@ router.register("instructions", AnsweredInstructionViewSet)
 router.register("shadow-trades", ShadowTradeViewSet)
 router.register("exits", PositionExitViewSet)
 router.register("rule-notes", RuleNoteViewSet)
+router.register("error-notes", ErrorNoteViewSet)
 router.register("stop-moves", StopMoveViewSet)
 router.register("order-intents", OrderIntentViewSet)
 router.register("instruments", InstrumentViewSet)

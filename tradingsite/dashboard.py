@@ -25,7 +25,7 @@ from positions.market.calendar import NEW_YORK
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from positions.words import TradeStatus
 from reports.charts import equity
-from reports.daily import MARKETS, report_path
+from reports.daily import MARKETS, errors_path, report_path
 from reports.figures import dollars, in_r
 from tradingsite.kit.admin import distinct
 from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
@@ -145,7 +145,7 @@ def _report_link(book: str, session: date) -> SafeString | str:
 
 def _sessions(book: str, sessions: list[Performance]) -> SafeString:
     return rows_table(
-        ("session", "trades", "win rate", "result", "average R", "signals", "report"),
+        ("session", "trades", "win rate", "result", "average R", "signals", "errors", "report"),
         [
             [
                 row.session.isoformat(),
@@ -154,11 +154,18 @@ def _sessions(book: str, sessions: list[Performance]) -> SafeString:
                 dollars(row.pnl),
                 in_r(row.average_r),
                 row.signals,
+                _errors_link(row),
                 _report_link(book, row.session),
             ]
             for row in sessions
         ],
     )
+
+
+def _errors_link(row: Performance) -> SafeString | int:
+    if not row.errors:
+        return 0
+    return format_html('<a class="text-link" href="{}">{}</a>', errors_path(row.book, row.session), row.errors)
 
 
 def _equity(book: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class _LatencySerializer(serializers.Serializer[Any]):
 class _LastSessionSerializer(serializers.ModelSerializer[Performance]):
     class Meta:
         model = Performance
-        fields = ("session", "trades", "wins", "losses", "pnl", "average_r")
+        fields = ("session", "trades", "wins", "losses", "pnl", "average_r", "errors")
 
 
 class HealthSerializer(serializers.Serializer[Any]):

@@ -35,6 +35,7 @@ GROUPS = {
             "Instructions", "admin:positions_instruction_changelist", "forward_to_inbox", "positions.view_instruction"
         ),
         Page("Watchlist", "admin:positions_instrument_changelist", "visibility", "positions.view_instrument"),
+        Page("Errors", "admin:positions_errornote_changelist", "bug_report", "positions.view_errornote"),
         Page("Leases", "admin:positions_workerlease_changelist", "lock_clock", "positions.view_workerlease"),
     ],
     "Learning": [

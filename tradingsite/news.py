@@ -1,6 +1,5 @@
 """What people are told of: states read from the tables and the halt file, and alarms that no table holds."""
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -163,7 +162,7 @@ ALARMS = {
     "bars_stopped": ("bars", STOPPED, "The bars have stopped ({trouble}): no rule acts, stops stay at the broker"),
     "bars_again": ("bars", ENDS[STOPPED], "Bars come again"),
     "keys_refused": ("{event} {day}", "refused", "Alpaca refuses the keys, run manage.py check_broker"),
-    "failed": ("failure of {kind} on {day}", "failed", "A step failed ({what}): the log says how, the rest goes on"),
+    "failed": ("failure of {about} on {day}", "failed", "A step failed ({what}): the log says how, the rest goes on"),
     "trading_ended": ("trading", "ended: {reason}", "Trading has ended: {reason}"),
     "trading_began": ("trading", TRADING_GOES_ON, "Trading goes on"),
 }
@@ -171,8 +170,7 @@ ALARMS = {
 
 def overheard(event: Mapping[str, Any], at: datetime) -> News:
     """What one of the ALARMS says."""
-    kind = re.split("[ -]", event.get("what", ""))[0]  # a symbol, without the moment
-    words = defaultdict(str, event, kind=kind, day=f"{at.astimezone(NEW_YORK):%Y-%m-%d}")
+    words = defaultdict(str, event, day=f"{at.astimezone(NEW_YORK):%Y-%m-%d}")
     subject, state, text = (each.format_map(words) for each in ALARMS[event["event"]])
     good = state in (*ENDS.values(), TRADING_GOES_ON)
     return News(NewsKind.FAILURE, subject[:160], state[:64], text[:300], at, good)

@@ -32,11 +32,12 @@ def check_drift() -> str:
 
 
 def monitors() -> str:
-    """Watch the open positions of the account that the BOOK setting names for a minute and a half; where `trade` does
-    so, this ends at once. Raises CommandFailed."""
+    """Watch the open positions of the account that the BOOK setting names; where `trade` does so, this ends at once. It
+    lasts longer than the minute after which the next one is started, which takes over when this one ends. Raises
+    CommandFailed."""
     if not settings.BOOK.startswith(("paper:", "live:")):
         return f"book {settings.BOOK} is no account: nothing to watch"
-    return _manage("run_monitors", "--max-ticks", "9")
+    return _manage("run_monitors", "--seconds", "85")
 
 
 def notify() -> str:

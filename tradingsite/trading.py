@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import structlog
 from django.conf import settings
@@ -46,6 +46,7 @@ from tradingsite.fitness import demand_fitness
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import INTERRUPTED, bad_input
 from tradingsite.notifying import notifying
+from tradingsite.privacy import without_secrets
 from tradingsite.replaying import wire
 
 log = structlog.get_logger(__name__)
@@ -156,14 +157,17 @@ def watchlist(book: str) -> Universe:
 
 
 @contextmanager
-def tenure(book: str, screen: Console, stopping: Event, *, waits: bool) -> Iterator[Tenure | None]:
-    """The right to trade a book, for a block; waits for it as a standby, or says who has it and gives None."""
+def tenure(book: str, screen: Console, stopping: Event, patience: timedelta) -> Iterator[Tenure | None]:
+    """The right to trade a book, for a block; waits for it as a standby, or says who has it and gives None. `patience`
+    is waited with for who has had it for less long."""
     told = False
     while not stopping.is_set():
         try:
             lease = leases.acquire(book, leases.TRADING, datetime.now(UTC), LEASE)
             break
         except LeaseTaken as taken:
+            now = datetime.now(UTC)
+            waits = now - (taken.since or now) < patience
             if not told:
                 screen.print(f"Standing by: {taken}." if waits else f"Nothing to do: {taken}.", soft_wrap=True)
             told = True
@@ -201,9 +205,26 @@ class Signals:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.interrupted = number == signal.SIGINT
+        self.stop()
+
+    def stop(self) -> None:
         self.stopping.set()
         for listener in self._listeners:
             listener()
+
+
+@contextmanager
+def _after(seconds: float | None, stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` so many seconds from now, if the block lasts so long."""
+    if seconds is None:
+        yield
+        return
+    timer = Timer(seconds, stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def run(
@@ -211,13 +232,15 @@ def run(
     book: str,
     *,
     strategy: str,
-    waits: bool = True,
+    patience: timedelta = timedelta.max,
     exits: bool = True,
     breakeven: bool = True,
     sessions: int | None = None,
     ticks: int | None = None,
+    seconds: float | None = None,
 ) -> None:
-    """Trade a book, or watch it where the strategy gives no signals, until a signal or the end of sessions or ticks.
+    """Trade a book, or watch it where the strategy gives no signals, until a signal or the end of sessions, ticks or
+    seconds (of the wall). `patience`: how long another process may have had it whose end is waited for.
 
     Raises CommandError: status 1 where the account is not fit or the process cannot go on, 2 for keys and settings,
     130 for SIGINT.
@@ -229,8 +252,8 @@ def run(
         screen.print(
             f"This Alpaca is simulated: {at.access.origin}, market time {now:%Y-%m-%d %H:%M} UTC.", soft_wrap=True
         )
-    with Signals() as signals, notifying(book, at.clock):
-        with tenure(book, screen, signals.stopping, waits=waits) as held:
+    with Signals() as signals, notifying(book, at.clock), _after(seconds, signals.stop):
+        with tenure(book, screen, signals.stopping, patience) as held:
             if held is not None:
                 try:
                     _trade(screen, book, at, held, signals, strategy, exits, breakeven, sessions, ticks)
@@ -283,7 +306,7 @@ def _trade(
     demand_fitness(screen, broker, at.data, at.clock)
     held.renew()
     universe = watchlist(book)
-    options, isolation = LiveOptions(strategy), Isolation(at.clock)
+    options, isolation = LiveOptions(strategy), Isolation(book, at.clock, without_secrets)
     leased = LeasedBroker(broker, held)
     with ExitStack() as stack:
         lines = TradeJournal(settings.VAR_DIR / "trade_journal")

@@ -15,7 +15,7 @@ from positions.execution.performer import Performer
 from positions.execution.steps import ReadChanges, Settle
 from positions.execution.trade_state import agrees, held_up_since, shares_left
 from positions.fees import FeeRates
-from positions.isolation import Isolate
+from positions.isolation import Isolate, Work
 from positions.models import Trade
 from positions.rules import ExitDecision
 from positions.store import LiveTrade, Store
@@ -90,7 +90,7 @@ class Execution(Performer):
         for order in changed:
             mine, intent = self._intent_of(order)
             if mine is not None and intent is not None:
-                with self.isolate(order.symbol):
+                with self.isolate(Work("orders", order.symbol, mine.trade.signal_key)):
                     self._run(order.symbol, self._order_changed(mine, intent, order), save=False)
         self.save()
         return bool(changed)
@@ -98,7 +98,7 @@ class Execution(Performer):
     def save(self) -> None:
         """Store what was heard and is not stored yet."""
         for mine in [each for each in self._live.values() if each.unsaved]:
-            with self.isolate(mine.trade.symbol):
+            with self.isolate(Work("orders", mine.trade.symbol, mine.trade.signal_key)):
                 self._run(mine.trade.symbol, self._save(mine))
 
     def resume(self) -> None:
@@ -108,7 +108,7 @@ class Execution(Performer):
             self.owed.discard(symbol)
             if symbol in self._live:
                 mine = self._live[symbol]
-                with self.isolate(symbol):
+                with self.isolate(Work("orders", symbol, mine.trade.signal_key)):
                     self._shown = self._read_once() if len(owed) > 1 else None
                     self._run(symbol, self._resume(mine))
                 self._shown = None

@@ -23,7 +23,7 @@ from positions.broker.port import (
 from positions.clock import Clock
 from positions.execution.steps import Cancel, FindOrder, Insert, ReadOrders, Send, Step, Steps
 from positions.execution.trade_state import CLOSING, OVER, PROTECTING
-from positions.isolation import Isolate
+from positions.isolation import Isolate, Work
 from positions.models import OrderIntent, Trade
 from positions.store import Change, LiveTrade
 from positions.words import IntentStatus, IntentStep, Side, StopMoveStatus
@@ -50,7 +50,7 @@ class Orders(ABC):
     def _tell(self, listeners: Iterable[Callable[[Trade], None]], trade: Trade) -> None:
         """What goes wrong with a listener keeps no share from its stop and no trade from its end."""
         for listener in listeners:
-            with self.isolate(f"telling of {trade.signal_key}"):
+            with self.isolate(Work("telling", trade.symbol, trade.signal_key)):
                 listener(trade)
 
     @abstractmethod

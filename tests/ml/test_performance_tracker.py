@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.performance_tracker import PerformanceTracker, Sample
 from ml.words import PredictionMode
-from positions.models import StopMove, Trade
+from positions.models import ErrorNote, StopMove, Trade
 from positions.words import ExitReason, Outcome, StopMoveStatus
 from tests.factories import MLModelFactory, TradeFactory, TradeFeaturesFactory, features_of
 
@@ -141,6 +141,27 @@ def test_a_trade_whose_features_were_lost_shows_as_missing_coverage() -> None:
     assert (row.signals, row.feature_rows, row.complete_feature_rows) == (4, 3, 2)
 
 
+def failed(count: int, day: date = DAY, **given: object) -> None:
+    values = {"book": BOOK, "job": "tick", "error": "ValueError", "message": "odd", "first_at": TEN, "last_at": TEN}
+    ErrorNote.objects.create(session=day, count=count, **{**values, **given})
+
+
+def test_errors_are_counted_however_many_kinds_there_are() -> None:
+    closed(10, 1.0)
+    failed(3)
+    failed(39, job="exits", symbol="KO")
+    failed(5, book="paper:1")
+    failed(7, day=DAY + timedelta(days=1))
+    assert stored().errors == 42
+
+
+def test_a_session_in_which_nothing_but_errors_happened_is_no_session_without_errors() -> None:
+    failed(390, job="bars")
+    row = stored()
+    assert (row.signals, row.trades, row.errors) == (0, 0, 390)
+    assert list(PerformanceTracker(BOOK).read()) == [DAY]
+
+
 def test_exits_are_counted_by_reason() -> None:
     for reason in (ExitReason.STOP, ExitReason.TIME_LIMIT, ExitReason.STOP):
         closed(10, -1.0, exit_reason=reason)
@@ -211,7 +232,7 @@ def test_queries_grow_neither_with_sessions_nor_with_trades() -> None:
             PerformanceTracker(model.book).record_sessions([DAY + timedelta(days=i) for i in range(days)])
         return len(captured)
 
-    assert queries(days=12, trades=4) == queries(days=1, trades=1) <= 7
+    assert queries(days=12, trades=4) == queries(days=1, trades=1) <= 8
 
 
 def test_the_last_session_is_the_newest_with_a_signal() -> None:

@@ -57,7 +57,7 @@ def test_a_listener_that_fails_keeps_no_share_from_its_stop_and_no_trade_from_it
     def fail(trade):
         raise RuntimeError("no such symbol here")
 
-    isolation = Isolation(world.clock)
+    isolation = Isolation("simulated", world.clock)
     world.execution.isolate = isolation.of
     for listeners in ("entered_listeners", "closing_listeners", "closed_listeners"):
         getattr(world.execution, listeners).insert(0, fail)

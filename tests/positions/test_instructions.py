@@ -200,7 +200,7 @@ def test_what_a_process_had_begun_when_it_ended_is_unknown_to_the_next_and_not_d
 
 def test_what_failed_under_way_is_unknown_and_the_others_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    isolated = replace(desk.stage.desk, isolate=Isolation(desk.stage.world.clock).of)
+    isolated = replace(desk.stage.desk, isolate=Isolation("simulated", desk.stage.world.clock).of)
     desk.taker = InstructionTaker(isolated, desk.stage.loop)
     failing, other = desk.ask("KO", plan=LONG), desk.ask("F")
 

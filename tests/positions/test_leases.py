@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,18 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once():
     dead.wait()
     held_by(f"{socket.gethostname()}:{dead.pid}")
     assert leases.acquire("simulated", "replay", NOW, HOUR).epoch == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing here tells a zombie from a living process")
+def test_a_process_that_has_ended_and_whose_parent_has_not_noticed_is_dead_too():
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays where it is
+    held_by(f"{socket.gethostname()}:{zombie.pid}")
+    try:
+        os.kill(zombie.pid, 0)
+        assert leases.acquire("simulated", "replay", NOW, HOUR).epoch == 4
+    finally:
+        zombie.wait()
 
 
 def test_a_lease_of_another_machine_is_never_thought_dead():

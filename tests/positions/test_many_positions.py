@@ -66,7 +66,7 @@ class Crowd:
             JournaledStore(OrmStore(BOOK), TradeJournal(folder)),
             LiveOptions("positions.strategy.OnlyWatching"),
         )
-        isolation = Isolation(self.clock)
+        isolation = Isolation(BOOK, self.clock)
         desk = wire(
             BOOK, Feed.SIMULATED, market.universe, options, leased, store, self.clock, isolate=isolation.of
         ).desk

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from positions.models import RuleNote, Trade
 from positions.rules import ExitSettings
 from positions.store import MemoryStore
-from positions.words import ExitReason, RuleNoteKind, TradeStatus
+from positions.words import ExitReason, Rule, RuleNoteKind, TradeStatus
 from tests.positions.stage import FLAT, Stage
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +81,59 @@ def test_a_rule_that_would_close_a_trade_that_is_leaving_already_is_noted():
     assert mine.trade.status == TradeStatus.EXITING
     stage.bar(f=FLAT)  # no bar in KO: its exit waits
     assert noted() == [("time_limit", "leaving")]
+
+
+AT_ONE_R = replace(PLAN_ONLY, breakeven=True)
+
+
+def test_breakeven_that_comes_near_and_turns_back_is_noted_once_with_its_inputs():
+    stage = Stage(AT_ONE_R)
+    trade = stage.enter()
+    stage.bar(level(100.89))
+    assert noted() == []
+    stage.bar(level(100.91))
+    near = stage.now
+    stage.bar(level(100.95))
+    stage.bar(level(100.2))
+    note = RuleNote.objects.get()
+    assert (note.rule, note.kind, note.noted_at) == (Rule.BREAKEVEN, RuleNoteKind.NEAR, near)
+    inputs = {"close": 100.91, "profit_r": 0.91, "share": 0.91, "at_r": 1.0, "entry": 100.0, "stop": 99.0, "risk": 1.0}
+    assert note.evidence == pytest.approx(inputs)
+    assert not trade.breakeven_set
+
+
+def test_breakeven_that_moves_the_stop_is_no_near_miss():
+    stage = Stage(AT_ONE_R)
+    trade = stage.enter()
+    stage.bar(level(101.0))
+    stage.bar(level(101.2))
+    assert trade.breakeven_set
+    assert noted() == []
+
+
+def test_breakeven_that_is_due_on_a_trade_that_a_user_took_over_is_noted_and_its_stop_stays():
+    stage = Stage(AT_ONE_R)
+    trade = stage.enter()
+    trade.managed = False
+    stage.bar(level(100.95))  # near, but not ours to move: no near miss
+    assert noted() == []
+    for _ in range(2):
+        stage.bar(level(101.0))
+    assert (trade.stop_price, trade.breakeven_set) == (99, False)
+    assert noted() == [("breakeven", "taken_over")]
+
+
+def test_breakeven_that_is_due_without_a_bar_in_the_last_minute_is_noted():
+    stage = Stage(AT_ONE_R)
+    trade = stage.enter()
+    stage.settings = PLAN_ONLY
+    stage.bar(level(101.0))
+    stage.settings = AT_ONE_R  # switched on while no bar comes
+    stage.bar(f=FLAT)
+    assert not trade.breakeven_set
+    assert noted() == [("breakeven", "stale_data")]
+    stage.bar(level(101.0))
+    assert trade.breakeven_set
 
 
 def test_a_new_process_notes_nothing_twice():

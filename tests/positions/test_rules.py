@@ -94,10 +94,11 @@ def test_breakeven_goes_to_entry_plus_round_trip_costs_at_one_r():
     ("close", "minutes", "volume", "rule", "share"),
     [
         (99.25, 3, 1000, "stop", 0.75),  # R is 1 dollar: a quarter of it is left
-        (101.5, 3, 1000, "target", 0.75),
+        (100.75, 3, 1000, "breakeven", 0.75),
+        (101.5, 3, 1000, "breakeven", 1.0),
         (100.0, 12, 1000, "time_limit", 0.8),
         (100.1, 3, 600, "low_volume", 500 / 600),
-        (100.1, 14, nan, "target", 0.05),  # in profit its time does not run
+        (100.1, 14, nan, "breakeven", 0.1),  # in profit its time does not run
         (98.0, 3, 1000, "stop", 1.0),
     ],
 )
@@ -105,6 +106,19 @@ def test_the_nearest_rule_is_the_one_that_has_come_furthest(close, minutes, volu
     near = rules.nearest_rule(LONG, close, volume, 1000.0, SETTINGS, ENTERED + timedelta(minutes=minutes))
     assert near.rule == rule
     assert near.share == pytest.approx(share)
+
+
+def test_once_the_stop_is_at_breakeven_or_that_is_off_the_target_is_next():
+    moved, off = LONG._replace(breakeven_set=True), replace(SETTINGS, breakeven=False)
+    for position, settings in ((moved, SETTINGS), (LONG, off)):
+        near = rules.nearest_rule(position, 101.5, nan, None, settings, ENTERED + timedelta(minutes=3))
+        assert (near.rule, near.share) == ("target", pytest.approx(0.75))
+
+
+def test_breakeven_has_come_as_far_as_its_profit_of_the_profit_it_waits_for():
+    assert rules.share_of_breakeven(LONG, 100.6, replace(SETTINGS, breakeven_at_r=1.5)) == pytest.approx(0.4)
+    assert rules.share_of_breakeven(SHORT, 99.4, SETTINGS) == pytest.approx(0.6)
+    assert rules.share_of_breakeven(LONG, 99.5, SETTINGS) == -0.5
 
 
 def test_breakeven_is_set_once():

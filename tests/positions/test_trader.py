@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from positions import leases
 from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
-from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures
+from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures, Work
 from positions.leases import LeaseTaken, Tenure
 from positions.market.feeds.alpaca.minutes import Arrival
 from positions.models import WorkerLease
@@ -78,25 +78,25 @@ def test_while_the_database_is_away_the_holder_goes_on(monkeypatch):
 
 def test_what_goes_wrong_with_one_is_told_and_too_much_of_it_ends_the_process():
     clock = ReplayClock(START)
-    isolation = Isolation(clock)
+    isolation = Isolation("simulated", clock)
 
     def fail() -> None:
-        with isolation.of("KO"):
+        with isolation.of(Work("exits", "KO")):
             raise ValueError("odd")
 
     for _ in range(MOST_FAILURES - 1):
         fail()
-    assert isolation.last_error == "KO: ValueError('odd')"
+    assert isolation.last_error == "exits of KO: ValueError('odd')"
     clock.sleep_until(START + timedelta(minutes=11))
     fail()  # the others are long ago
     for _ in range(MOST_FAILURES - 2):
         fail()
-    with pytest.raises(TooManyFailures, match=r"30 failures within 10 minutes, the last at KO: ValueError\('odd'\)"):
+    with pytest.raises(TooManyFailures, match=r"30 failures within 10 minutes, the last at exits of KO: ValueError"):
         fail()
 
 
 def test_a_lease_that_was_taken_is_no_failure_to_go_on_from():
-    with pytest.raises(LeaseTaken), Isolation(ReplayClock(START)).of("KO"):
+    with pytest.raises(LeaseTaken), Isolation("simulated", ReplayClock(START)).of(Work("exits", "KO")):
         raise LeaseTaken("taken")
 
 
@@ -119,7 +119,7 @@ def test_one_position_that_cannot_be_judged_does_not_keep_the_other_from_being_c
     assert session is not None
     bank.open_session(session, MINUTE, BarHistory())
     bank.update(batch(world.now, (100.0,) * 4, (100.0,) * 4))
-    monitor = ExitMonitor(bank, world.store, world.execution, ExitSettings, Isolation(world.clock).of)
+    monitor = ExitMonitor(bank, world.store, world.execution, ExitSettings, Isolation("simulated", world.clock).of)
 
     def decide(trade, settings, now):
         if trade.symbol == "KO":
@@ -136,7 +136,7 @@ def test_one_position_that_cannot_be_judged_does_not_keep_the_other_from_being_c
 def trader_of(stage: Stage) -> Trader:
     """Without account and feed: what it makes of bars and of the clock."""
     nobody = SimpleNamespace(wake=Event())
-    clock, isolation = stage.world.clock, Isolation(stage.world.clock)
+    clock, isolation = stage.world.clock, Isolation("simulated", stage.world.clock)
     return Trader(
         stage.desk, stage.loop, nobody, clock, nobody, nobody, nobody, isolation, lambda now: None, lambda *_: None
     )

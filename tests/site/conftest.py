@@ -12,6 +12,7 @@ from knox.models import AuthToken
 from ml.features import FEATURE_SET
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
 from positions.models import (
+    ErrorNote,
     ExternalPosition,
     Instruction,
     Instrument,
@@ -122,6 +123,10 @@ def fill_tables(trade: Trade, model: MLModel) -> None:
         quantity=10,
     )
     RuleNote.objects.create(book=book, trade=trade, rule="stop", kind="near", evidence={"share": 0.93}, noted_at=at)
+    ErrorNote.objects.create(
+        book=book, session=trade.session, job="exits", symbol=trade.symbol, error="ValueError", message="odd",
+        subject=trade.signal_key, count=3, first_at=at, last_at=at,
+    )  # fmt: skip
     StopMove.objects.create(
         book=book, trade=trade, old_stop=price, new_stop=price + 1, evidence={"profit_r": 1.02}, decided_at=at
     )
@@ -187,6 +192,7 @@ def make_session(book: str, day: date, **given: object) -> Performance:
         "breakeven_moves": 0,
         "predictions": 1,
         "unprotected_seconds": 0.0,
+        "errors": 0,
     }
     session, _ = Performance.objects.update_or_create(book=book, session=day, defaults={**values, **given})
     return session

@@ -18,7 +18,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from ml.features import FEATURES
 from ml.models import DriftCheck, MLModel, Prediction, TradeFeatures
-from positions.models import Instrument, PositionExit, Trade
+from positions.models import ErrorNote, Instrument, PositionExit, Trade
 from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.kit import admin as kit
@@ -27,8 +27,8 @@ from tradingsite.pages.live_settings import last_changes
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]
 TABLES = {
-    "trades", "shadow_trades", "rule_notes", "position_exits", "stop_moves", "order_intents", "worker_leases",
-    "instruments",
+    "trades", "shadow_trades", "rule_notes", "error_notes", "position_exits", "stop_moves", "order_intents",
+    "worker_leases", "instruments",
     "ml_trade_features", "ml_models", "ml_predictions", "ml_drift", "ml_performance", "notifications",
 }  # fmt: skip
 LOOKED_AT = [model for model in OURS if model is not Instrument]
@@ -291,3 +291,16 @@ def change_on_the_page(client: Client, **changed: Any) -> None:
 def test_users_groups_and_tokens_are_in_the_sites_look(owner_client: Client) -> None:
     for page in ("auth_user_changelist", "auth_user_add", "auth_group_changelist", "knox_authtoken_changelist"):
         assert owner_client.get(reverse(f"admin:{page}")).status_code == 200
+
+
+def test_the_errors_of_one_session_are_found_by_the_address_that_the_report_gives(
+    rows: Trade, owner_client: Client
+) -> None:
+    other = ErrorNote.objects.get()
+    ErrorNote.objects.create(
+        book=other.book, session=other.session + timedelta(days=1), job="tick", error="ValueError", message="odd",
+        count=1, first_at=other.last_at, last_at=other.last_at,
+    )  # fmt: skip
+    query = {"book": other.book, "session_from": str(other.session), "session_to": str(other.session)}
+    assert owner_client.get(address(ErrorNote)).context["cl"].result_count == 2
+    assert list(owner_client.get(address(ErrorNote), query).context["cl"].result_list) == [other]

@@ -30,7 +30,7 @@ def api(owner: User) -> APIClient:
 
 def test_every_table_has_its_address() -> None:
     assert set(LISTS) == {
-        "trades", "shadow-trades", "rule-notes", "instructions", "exits", "stop-moves", "order-intents",
+        "trades", "shadow-trades", "rule-notes", "error-notes", "instructions", "exits", "stop-moves", "order-intents",
         "instruments", "leases",
         "features", "models", "predictions", "performance", "leakage-checks", "drift-checks",
     }  # fmt: skip

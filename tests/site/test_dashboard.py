@@ -228,3 +228,12 @@ def test_rows_that_wait_to_be_stored_are_told_with_their_number(
     journal.append(orjson.dumps({"at": 1_735_689_600.0}))
     assert "1 feature rows of live trading wait in the journal" in text(owner_client)
     journal.close()
+
+
+def test_a_session_with_errors_leads_to_them_and_one_without_says_none(owner_client: Client) -> None:
+    make_session("paper:mine", date(2024, 1, 3), errors=0)
+    make_session("paper:mine", date(2024, 1, 4), errors=12)
+    page = owner_client.get("/admin/", {"book": "paper:mine"}).content.decode()
+    address = "/admin/positions/errornote/?book=paper%3Amine&amp;session_from=2024-01-04&amp;session_to=2024-01-04"
+    assert f'href="{address}">12</a>' in page
+    assert page.count("/admin/positions/errornote/?book") == 1

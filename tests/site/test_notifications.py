@@ -245,9 +245,8 @@ def test_alarms_are_heard_whatever_the_level_of_the_log(service: Service) -> Non
 
 @pytest.mark.parametrize("event", news.ALARMS)
 def test_every_alarm_has_a_sentence_of_its_own(event: str) -> None:
-    told = news.overheard(
-        {"event": event, "trade": "KO-1", "order": "o1", "what": "KO-1", "trouble": "none", "reason": "why"}, NOW
-    )
+    words = {"trade": "KO-1", "order": "o1", "what": "exits of KO-1", "about": "KO", "trouble": "none", "reason": "why"}
+    told = news.overheard({"event": event, **words}, NOW)
     assert len(told.text) > 10
     assert "{" not in told.subject + told.state + told.text
 

@@ -71,7 +71,7 @@ def test_where_an_account_is_traded_the_monitors_run_and_a_refusal_fails_in_plai
     settings.BOOK = "paper:mine"
     monkeypatch.setenv("BOOK", "paper:mine")
     monkeypatch.setenv("ALPACA_API_KEY", "")
-    with pytest.raises(schedules.CommandFailed, match=r"run_monitors --max-ticks 9: status 2: .* are not both set"):
+    with pytest.raises(schedules.CommandFailed, match=r"run_monitors --seconds 85: status 2: .* are not both set"):
         schedules.monitors()
 
 

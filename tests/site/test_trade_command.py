@@ -91,6 +91,26 @@ def test_monitors_end_at_once_where_another_process_watches(origin: str, capsys:
     assert "Nothing to do: trade of paper:tests is being done already: elsewhere:7 holds it" in capsys.readouterr().out
 
 
+def test_a_scheduled_run_does_not_wait_for_a_process_that_has_been_at_it_for_longer(origin: str, capsys: Any) -> None:
+    lease = leases.acquire(BOOK, "trade", datetime.now(UTC), HOUR)
+    since = datetime.now(UTC) - timedelta(seconds=86)
+    WorkerLease.objects.filter(pk=lease.pk).update(holder="elsewhere:7", acquired_at=since)
+    call_command("run_monitors", seconds=85)
+    assert "Nothing to do: trade of paper:tests is being done already" in capsys.readouterr().out
+
+
+def test_a_scheduled_run_takes_over_from_the_one_before_and_ends_in_its_time(origin: str, capsys: Any) -> None:
+    lease = leases.acquire(BOOK, "trade", datetime.now(UTC), timedelta(seconds=3))
+    WorkerLease.objects.filter(pk=lease.pk).update(holder="elsewhere:7")
+    began = time.monotonic()
+    call_command("run_monitors", seconds=7)
+    assert 7 <= time.monotonic() - began < 12
+    told = capsys.readouterr().out
+    assert "Standing by: trade of paper:tests is being done already: elsewhere:7 holds it" in told
+    assert "Trading paper:tests: 3 symbols, 0 open trades." in told
+    assert not WorkerLease.objects.exists()
+
+
 def test_a_standby_takes_over_once_the_lease_has_run_out(origin: str, capsys: Any) -> None:
     lease = leases.acquire(BOOK, "trade", datetime.now(UTC), timedelta(seconds=3))
     WorkerLease.objects.filter(pk=lease.pk).update(holder="elsewhere:7")

@@ -1,6 +1,7 @@
 """Watch the open trades of the account that the BOOK setting names, and enter none."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -11,9 +12,9 @@ from tradingsite.kit.options import bad_input
 from tradingsite.kit.terminal import console
 
 
-def ticks(text: str) -> int:
+def number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a number of ticks from 1 on")
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
@@ -33,7 +34,10 @@ class Command(SiteCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         length = parser.add_mutually_exclusive_group()
         length.add_argument("--once", action="store_true", help="one look, once today's bars are in")
-        length.add_argument("--max-ticks", type=ticks, metavar="N", help="so many looks (default: go on)")
+        length.add_argument("--max-ticks", type=number, metavar="N", help="so many looks (default: go on)")
+        length.add_argument(
+            "--seconds", type=number, metavar="N", help="so many seconds; waits for one that began within the last N"
+        )
         parser.add_argument("--only", choices=["exits", "breakeven"], help="one of the two monitors")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -46,8 +50,9 @@ class Command(SiteCommand):
                 console(),
                 settings.BOOK,
                 strategy="positions.strategy.OnlyWatching",
-                waits=False,
+                patience=timedelta(seconds=options["seconds"] or 0),
                 exits=options["only"] != "breakeven",
                 breakeven=options["only"] != "exits",
                 ticks=1 if options["once"] else options["max_ticks"],
+                seconds=options["seconds"],
             )
