@@ -327,7 +327,7 @@ class Performance(models.Model):
         "slowest predictions", null=True, help_text="milliseconds within which 99 % of them were made"
     )
     unprotected_seconds = models.FloatField(help_text="seconds that filled shares had no stop, summed over trades")
-    errors = models.PositiveIntegerField(help_text="unexpected failures after which trading went on, see error_notes")
+    errors = models.PositiveIntegerField(help_text="number of failures after which trading went on (error_notes)")
 
     class Meta:
         db_table = "ml_performance"

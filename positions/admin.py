@@ -205,7 +205,9 @@ class RuleNoteAdmin(OfATradeAdmin):
 
 @admin.register(ErrorNote)
 class ErrorNoteAdmin(RecordAdmin):
-    when_empty = "Nothing has failed unexpectedly."
+    when_empty = (
+        "Nothing has failed unexpectedly. python manage.py trade and run_monitors note here what they went on after."
+    )
     list_display = (
         "last_at",
         "job",

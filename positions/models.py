@@ -369,7 +369,7 @@ class ErrorNote(models.Model):
     error = models.CharField(max_length=64, help_text="class of the exception")
     subject = models.CharField(max_length=64, blank=True, help_text="the trade's signal key, the bar: of the last one")
     message = models.CharField(max_length=300, help_text="of the last one, without secrets")
-    count = models.PositiveIntegerField()
+    count = models.PositiveIntegerField(help_text="number of failures")
     first_at = models.DateTimeField()
     last_at = models.DateTimeField()
 
