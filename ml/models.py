@@ -321,6 +321,10 @@ class Performance(models.Model):
     exit_effects = models.JSONField(
         help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
     )
+    judged = models.JSONField(
+        help_text="what each model refused and what it let through: signals whose plan's end is certain, of these won, "
+        "sums of their results in R and of their plans' odds"
+    )
     breakeven_moves = models.PositiveIntegerField(help_text="stops moved to entry plus costs")
     predictions = models.PositiveIntegerField(help_text="signals that a model scored")
     prediction_p99_ms = models.FloatField(

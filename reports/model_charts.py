@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml.gate_worth import GateWorth
 from reports.charts import BLUE, GREY, VERMILLION, CalibrationBin, Chart, calibration_of
 
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
@@ -81,6 +82,30 @@ def value_by_threshold(steps: Sequence[Mapping[str, Any]]) -> Chart:
             "yaxis": {"domain": [0.38, 1], "title": {"text": "mean R after costs"}},
             "yaxis2": {"domain": [0, 0.28], "title": {"text": "trades"}, "nticks": 3},
             "legend": LEGEND,
+        },
+    }
+
+
+def live(worth: GateWorth) -> Chart:
+    """Mean R of the plans that a model let through, and of those that it refused, each with its 95 % interval."""
+    sides = [(words, side) for words, side in (("let through", worth.let_through), ("refused", worth.refused)) if side]
+    half = [side.mean_r_interval.width / 2 if side.mean_r_interval else 0.0 for _, side in sides]
+    return {
+        "data": [
+            {"type": "scatter", "mode": "markers", "marker": {"color": BLUE, "size": 10}}
+            | {"x": [side.mean_r for _, side in sides], "y": [words for words, _ in sides]}
+            | {
+                "error_x": {"type": "data", "array": half, "color": BLUE},
+                "text": [f"n {side.n:,}" for _, side in sides],
+            }
+            | {"hovertemplate": "%{y}: %{x:+.3f} R, %{text}<extra></extra>"}
+        ],
+        "layout": {
+            "height": 180,
+            "showlegend": False,
+            "margin": {"l": 8, "r": 16, "t": 12, "b": 48},
+            "xaxis": {"title": {"text": "mean R of their plans after costs"}, "zeroline": True},
+            "yaxis": {"autorange": "reversed", "automargin": True},
         },
     }
 

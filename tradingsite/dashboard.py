@@ -14,9 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ml.feature_writer import backlog
+from ml.live_record import live_record
 from ml.models import DriftCheck, MLModel, Performance, TradeFeatures
 from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
+from ml.tables import live_sentence
 from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.halting import halted
@@ -328,6 +330,7 @@ def _service(book: str) -> dict[str, Any]:
     duty = on_duty(book)
     return {
         "champion": duty.champion,
+        "live": live_sentence(live_record(duty.champion)) if duty.champion else "",
         "silent": why_silent(duty.champion, timezone.now()) if duty.champion else "",
         "drift": DriftCheck.objects.filter(book=book, model=duty.champion).first() if duty.champion else None,
         "trial": duty.on_trial,

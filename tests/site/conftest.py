@@ -184,6 +184,7 @@ def make_session(book: str, day: date, **given: object) -> Performance:
         "average_r": 1.9,
         "exits": {"target": 1},
         "exit_effects": {},
+        "judged": [],
         "breakeven_moves": 0,
         "predictions": 1,
         "unprotected_seconds": 0.0,

@@ -148,6 +148,19 @@ def test_a_champion_that_may_not_speak_is_shown_with_the_reason(owner_client: Cl
     )
 
 
+def test_what_the_champions_word_on_live_signals_was_worth_is_told_in_a_line(owner_client: Client) -> None:
+    champion = MLModelFactory(champion=True)
+    assert "What its word on live signals is worth is not known" in text(owner_client)
+    side = {"model": champion.pk, "n": 10, "won": 4, "r": 1.5, "p_geometry": 3.0}
+    judged = [{**side, "refused": False}, {**side, "refused": True, "n": 5, "won": 1}]
+    for n in range(2):
+        make_session("simulated", champion.test_to + timedelta(days=1 + n), judged=judged)
+    page = text(owner_client)
+    assert "of 20 that it let through 40.0% won (of all signals 33.3%, by their plans&#x27; own odds 30.0%)" in page
+    assert "of 10 that it refused 80.0% lost (of all signals 66.7%, by their plans&#x27; own odds 40.0%)" in page
+    assert "No verdict: 2 of the 20 sessions that one takes." in page
+
+
 def test_the_candidate_on_trial_is_shown_with_how_far_it_got(rows: Trade, owner_client: Client) -> None:
     Prediction.objects.update(outcome="WIN")
     assert "shadows: 1 of 200 trades that it scored have closed." in text(owner_client)
@@ -184,7 +197,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
     champion = MLModelFactory(champion=True)
     drift_check(champion)
     owner_client.get("/admin/")
-    with django_assert_max_num_queries(16) as few:
+    with django_assert_max_num_queries(17) as few:
         owner_client.get("/admin/")
     for n in range(12):
         other = TradeFactory(still_open=True, r_multiple=None)
