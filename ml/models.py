@@ -319,7 +319,8 @@ class Performance(models.Model):
     )
     exits = models.JSONField(help_text="trades closed for each reason")
     exit_effects = models.JSONField(
-        help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
+        help_text="sums over the trades that each reason closed, in R, of the trades and of their plans left alone; "
+        "how many plans reproduced trades that no rule touched"
     )
     judged = models.JSONField(
         help_text="what each model refused and what it let through: signals whose plan's end is certain, of these won, "

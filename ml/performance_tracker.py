@@ -13,7 +13,7 @@ from django.db.models import Count, Max
 
 from ml import statistics
 from ml.gate_worth import JudgedPlans, Said, judged_plans
-from ml.impact import Impact, impact
+from ml.impact import Impact, impact, session_impact
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.statistics import Floats
 from ml.words import MODEL_SKIPS, Decision
@@ -245,7 +245,7 @@ class PerformanceTracker:
             max_drawdown_r=statistics.max_drawdown_r(r),
             equity_return=record.equity_return,
             exits=sample.exits,
-            exit_effects={rule: {"n": each.n, "net_r": each.net} for rule, each in sample.impact.rules.items()},
+            exit_effects=asdict(session_impact(sample.closed)),
             judged=[asdict(each) for each in sample.judged],
             breakeven_moves=sample.breakeven_moves,
             predictions=sample.predicted,

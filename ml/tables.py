@@ -178,7 +178,7 @@ def tuning_table(tuned: Sequence["Tuned"]) -> "Table":
 
 
 LIVE_TITLE = "Live signals since it was trained, by how their plans ended"
-LIVE_HEAD = ("", "signals", "right", "95 %", "of all", "by the odds", "mean R of plans")
+LIVE_HEAD = ("", "signals", "right", "95 %", "all", "odds", "mean R")
 NOTHING_LIVE = (
     "What its word on live signals is worth is not known: no session that was stored after those it was trained and "
     "judged on has a signal that it scored and whose plan's end is certain."
@@ -246,7 +246,7 @@ def _live_verdict(worth: GateWorth) -> str:
             )
         case Verdict.HARMFUL:
             return "Harmful: what it refused made money, or more than what it let through, beyond what chance explains."
-    return "Inconclusive: it is not shown that what it refused lost, and made less than what it let through."
+    return "Inconclusive: it is not shown that what it refused both lost and made less than what it let through."
 
 
 def show_live(worth: GateWorth | None, console: "Console") -> None:
