@@ -89,7 +89,9 @@ class MLModel(models.Model):
     threshold = models.FloatField(null=True, help_text="P(win) above which a trade of the mean plan pays")
     metrics = models.JSONField(help_text="pooled out-of-sample figures with intervals and baselines")
     folds = models.JSONField(help_text="the same, a window each")
-    importance = models.JSONField(help_text="by column: mean gain of its splits, mean size of its contribution (SHAP)")
+    importance = models.JSONField(
+        help_text="by column: mean gain of its splits, mean size of its contribution (SHAP), and a sample of these"
+    )
     manifest = models.JSONField(help_text="parameters, fold boundaries, library versions: what retraining needs")
     created_at = models.DateTimeField()
     serving_book = models.CharField(max_length=64, null=True, help_text="the book it serves; once archived, it served")

@@ -180,8 +180,8 @@ def _figures(model: MLModel) -> dict[str, Any]:
         figures["calibration"] = model_charts.calibration(model.metrics["deciles"])
     if any(model.importance.get("gain", {}).values()):
         figures["gain"] = model_charts.importance(model.importance["gain"], "mean gain of a split")
-    if any(model.importance.get("shap", {}).values()):
-        figures["shap"] = model_charts.importance(model.importance["shap"], "log-odds (SHAP)")
+    if model.importance.get("sample"):
+        figures["shap"] = model_charts.beeswarm(model.importance["sample"])
     return figures
 
 
