@@ -75,6 +75,10 @@ class Judgement:
         }
 
 
+#: Of what moves a model's predictions, as many dots as a figure can show and a row of the table can bear.
+SAMPLE_ROWS, SAMPLE_COLUMNS = 200, 15
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """`model` and `evaluation` are None where there was too little to fit; `reasons` then says what is missing."""
@@ -94,10 +98,34 @@ def gain_importance(fit: Fit) -> dict[str, float]:
     return _largest_first(fit.encoder.columns, fit.scorer.gain())
 
 
-def shap_importance(fit: Fit, data: TrainingData, rows: NDArray[np.intp]) -> dict[str, float]:
-    """Mean size of what each encoded column adds to the log-odds of some rows, largest first (exact TreeSHAP)."""
-    added = fit.scorer.contributions(fit.encoder.encode(data.columns_of(rows)))[:, :-1]
-    return _largest_first(fit.encoder.columns, np.abs(added).mean(axis=0))
+def shap_importance(fit: Fit, data: TrainingData, rows: NDArray[np.intp]) -> dict[str, Any]:
+    """What each encoded column adds to the log-odds of some rows (exact TreeSHAP). `shap`: its mean size, largest
+    first; `sample`: the SAMPLE_COLUMNS largest on at most SAMPLE_ROWS rows, evenly spaced in time, each row's value
+    (None where it is unknown) and what that adds."""
+    columns = data.columns_of(rows)
+    encoded = fit.encoder.encode(columns)
+    added = fit.scorer.contributions(encoded)[:, :-1]
+    worth = _largest_first(fit.encoder.columns, np.abs(added).mean(axis=0))
+    picked = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_ROWS).round().astype(int))
+    place = {name: index for index, name in enumerate(fit.encoder.columns)}
+
+    def values(name: str) -> NDArray[np.float64]:
+        given = columns[name] if name in fit.encoder.names else encoded[:, place[name]]
+        taken: NDArray[np.float64] = np.asarray(given, dtype=np.float64)[picked]
+        return taken
+
+    return {
+        "shap": worth,
+        "sample": [
+            {
+                "column": name,
+                "values": [float(f"{value:.4g}") if np.isfinite(value) else None for value in values(name)],
+                "log_odds": added[picked, place[name]].round(4).tolist(),
+            }
+            for name in list(worth)[:SAMPLE_COLUMNS]
+            if worth[name] > 0
+        ],
+    }
 
 
 def _largest_first(columns: Sequence[str], worth: NDArray[np.float64]) -> dict[str, float]:
@@ -278,7 +306,7 @@ class ModelTrainer:
             folds=[self._fold_dict(data, fold, algorithm) for fold in walk.folds],
             importance={
                 "gain": gain_importance(fit),
-                "shap": shap_importance(fit, data, last.window.test.rows),
+                **shap_importance(fit, data, last.window.test.rows),
             },
             manifest=self._manifest(data, last, algorithm),
             created_at=timezone.now(),

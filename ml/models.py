@@ -89,7 +89,9 @@ class MLModel(models.Model):
     threshold = models.FloatField(null=True, help_text="P(win) above which a trade of the mean plan pays")
     metrics = models.JSONField(help_text="pooled out-of-sample figures with intervals and baselines")
     folds = models.JSONField(help_text="the same, a window each")
-    importance = models.JSONField(help_text="by column: mean gain of its splits, mean size of its contribution (SHAP)")
+    importance = models.JSONField(
+        help_text="by column: mean gain of its splits, mean size of its contribution (SHAP), and a sample of these"
+    )
     manifest = models.JSONField(help_text="parameters, fold boundaries, library versions: what retraining needs")
     created_at = models.DateTimeField()
     serving_book = models.CharField(max_length=64, null=True, help_text="the book it serves; once archived, it served")
@@ -319,7 +321,12 @@ class Performance(models.Model):
     )
     exits = models.JSONField(help_text="trades closed for each reason")
     exit_effects = models.JSONField(
-        help_text="trades that each rule closed, their mean R less their plans'; empty where plans are not reproduced"
+        help_text="sums over the trades that each reason closed, in R, of the trades and of their plans left alone; "
+        "how many plans reproduced trades that no rule touched"
+    )
+    judged = models.JSONField(
+        help_text="what each model refused and what it let through: signals whose plan's end is certain, of these won, "
+        "sums of their results in R and of their plans' odds"
     )
     breakeven_moves = models.PositiveIntegerField(help_text="stops moved to entry plus costs")
     predictions = models.PositiveIntegerField(help_text="signals that a model scored")

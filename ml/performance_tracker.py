@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cached_property
 from operator import attrgetter
@@ -12,10 +12,11 @@ import numpy as np
 from django.db.models import Count, Max, Sum
 
 from ml import statistics
-from ml.impact import Impact, impact
+from ml.gate_worth import JudgedPlans, Said, judged_plans
+from ml.impact import Impact, impact, session_impact
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.statistics import Floats
-from ml.words import MODEL_SKIPS
+from ml.words import MODEL_SKIPS, Decision
 from positions.market.calendar import sessions_between
 from positions.models import ErrorNote, ShadowTrade, StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
@@ -24,8 +25,10 @@ from positions.words import Outcome, StopMoveStatus, TradeStatus
 _READ = (
     "signal_key", "symbol", "side", "status", "session", "signal_at", "entered_at", "entry_price", "quantity",
     "exited_at", "exit_price", "exit_reason", "pnl", "r_multiple", "outcome", "unprotected_seconds", "equity",
-    "managed", "breakeven_set", "risk_per_share", "plan_exit_reason", "plan_r", "plan_doubt", "mae_r", "mfe_r",
+    "managed", "breakeven_set", "risk_per_share", "plan_exit_reason", "plan_outcome", "plan_r", "plan_doubt",
+    "mae_r", "mfe_r",
 )  # fmt: skip
+_READ_OF_SHADOWS = ("signal_key", "session", "not_taken_reason", "plan_outcome", "plan_r")
 
 
 class ScoredSignal(NamedTuple):
@@ -34,6 +37,8 @@ class ScoredSignal(NamedTuple):
     signal_key: str
     model_id: int
     p_win: float
+    p_geometry: float
+    decision: str
     latency_us: float
     outcome: str | None
 
@@ -47,7 +52,7 @@ class SessionRecord:
     complete: dict[str, bool] = field(default_factory=dict)  # a feature row's signal key: has it every feature?
     scores: list[ScoredSignal] = field(default_factory=list)
     breakeven_moves: int = 0
-    skipped: list[ShadowTrade] = field(default_factory=list)  # by the model, and followed on paper to a certain end
+    shadows: list[ShadowTrade] = field(default_factory=list)  # those followed on paper to a certain end
     errors: int = 0
 
     @property
@@ -72,8 +77,10 @@ class Sample:
         #: Closed trades whose initial risk, and with it R, is known.
         self.measured = [trade for trade in self.closed if trade.r_multiple is not None]
         self.scores = [score for record in self.records for score in record.scores]
-        #: What the model skipped, and closed trades: those of which it is certain what their plans alone came to.
-        self.skipped = [shadow for record in self.records for shadow in record.skipped]
+        #: What was not taken, of that what the model skipped, and closed trades: those of which it is certain what
+        #: their plans alone came to.
+        self.shadows = [shadow for record in self.records for shadow in record.shadows]
+        self.skipped = [shadow for shadow in self.shadows if shadow.not_taken_reason == MODEL_SKIPS]
         self.planned = [trade for trade in self.closed if trade.plan_r is not None and not trade.plan_doubt]
 
     @cached_property
@@ -98,6 +105,21 @@ class Sample:
     @cached_property
     def impact(self) -> Impact:
         return impact(self.closed)
+
+    @property
+    def judged(self) -> list[JudgedPlans]:
+        """What each model said of signals, beside how their plans ended where that is certain."""
+        followed: list[Trade | ShadowTrade] = [*self.planned, *self.shadows]
+        ends = {
+            each.signal_key: (each.plan_outcome == Outcome.WIN, each.plan_r)
+            for each in followed
+            if each.plan_r is not None
+        }
+        return judged_plans(
+            Said(score.model_id, score.decision == Decision.SKIP, score.p_geometry, *ends[score.signal_key])
+            for score in self.scores
+            if score.signal_key in ends
+        )
 
     @cached_property
     def wins(self) -> int:
@@ -171,11 +193,9 @@ class PerformanceTracker:
         predictions = Prediction.objects.filter(book=self.book, signal_key__in=features.values("signal_key"))
         for score in map(ScoredSignal._make, predictions.order_by().values_list(*ScoredSignal._fields)):
             records[session_of[score.signal_key]].scores.append(score)
-        skipped = ShadowTrade.objects.filter(
-            **within, not_taken_reason=MODEL_SKIPS, plan_outcome__isnull=False, plan_doubt__isnull=True
-        )
-        for shadow in skipped.order_by("signal_key").only("session", "plan_r"):
-            records.setdefault(shadow.session, SessionRecord(shadow.session)).skipped.append(shadow)
+        followed = ShadowTrade.objects.filter(**within, plan_outcome__isnull=False, plan_doubt__isnull=True)
+        for shadow in followed.order_by("signal_key").only(*_READ_OF_SHADOWS):
+            records.setdefault(shadow.session, SessionRecord(shadow.session)).shadows.append(shadow)
         moves = StopMove.objects.filter(
             book=self.book, status=StopMoveStatus.CONFIRMED, trade__session__range=(first, last)
         )
@@ -234,7 +254,8 @@ class PerformanceTracker:
             max_drawdown_r=statistics.max_drawdown_r(r),
             equity_return=record.equity_return,
             exits=sample.exits,
-            exit_effects={rule: {"n": each.n, "net_r": each.net} for rule, each in sample.impact.rules.items()},
+            exit_effects=asdict(session_impact(sample.closed)),
+            judged=[asdict(each) for each in sample.judged],
             breakeven_moves=sample.breakeven_moves,
             predictions=sample.predicted,
             prediction_p99_ms=sample.prediction_p99_ms,

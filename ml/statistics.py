@@ -137,13 +137,21 @@ def clustered_interval(values: Floats, sessions: Sequence[object]) -> Interval |
     session of its own, the plain t-interval. None below two sessions or without variance.
     """
     error = clustered_error(values, sessions)
-    if error is None:
-        return None
+    return None if error is None else student_interval(float(np.mean(values)), error, len(set(sessions)))
+
+
+def clustered_share_interval(hits: Floats, sessions: Sequence[object]) -> Interval | None:
+    """The same for a share: the mean of zeros and ones."""
+    found = clustered_interval(hits, sessions)
+    return found and found.within(0.0, 1.0)
+
+
+def student_interval(estimate: float, error: float, sessions: int) -> Interval:
+    """Estimate plus and minus its standard error times Student's quantile, `sessions` less one degrees of freedom."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(len(set(sessions)) - 1, (1 + CONFIDENCE) / 2)) * error
-    centre = float(np.mean(values))
-    return Interval(centre - half, centre + half)
+    half = float(stdtrit(sessions - 1, (1 + CONFIDENCE) / 2)) * error
+    return Interval(estimate - half, estimate + half)
 
 
 def difference_interval(
@@ -179,8 +187,29 @@ def clustered_error(values: Floats, sessions: Sequence[object]) -> float | None:
     residuals = np.bincount(members, weights=values - np.mean(values))
     if np.allclose(residuals, 0.0, atol=1e-12 * float(np.ptp(values))):
         return None
-    count = len(groups)
-    return float(np.sqrt(count / (count - 1) * np.sum(residuals**2))) / len(values)
+    return session_error(residuals / len(values))
+
+
+def summed_error(counts: Floats, totals: Floats) -> float | None:
+    """`clustered_error` of trades of which only each session's number, above 0, and total are known, both (G,)."""
+    n = float(counts.sum())
+    residuals = totals - counts * (totals.sum() / n)
+    if len(counts) < 2 or np.allclose(residuals, 0.0, atol=1e-12 * float(np.abs(totals).max())):
+        return None
+    return session_error(residuals / n)
+
+
+def summed_interval(counts: Floats, totals: Floats) -> Interval | None:
+    """`clustered_interval` of the same."""
+    error = summed_error(counts, totals)
+    return None if error is None else student_interval(float(totals.sum() / counts.sum()), error, len(counts))
+
+
+def session_error(parts: Floats) -> float:
+    """Standard error of an estimate of G >= 2 sessions, from what each of them adds to its deviation, (G,):
+    SE^2 = G / (G - 1) * sum(parts^2)."""
+    count = len(parts)
+    return float(np.sqrt(count / (count - 1) * np.sum(parts**2)))
 
 
 def _constant(values: Floats) -> bool:

@@ -1,7 +1,12 @@
 """A model's figures as tables for the terminal: every figure beside its interval, its n and its baselines."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from ml.gate_worth import GateWorth, Side
+from ml.impact import LEAST_SESSIONS, Verdict
+from ml.statistics import Interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,6 +175,90 @@ def tuning_table(tuned: Sequence["Tuned"]) -> "Table":
     for name in tuned[0].chosen:
         table.add_row(name, *(f"{each.chosen[name]:.3g}" for each in tuned))
     return table
+
+
+LIVE_TITLE = "Live signals since it was trained, by how their plans ended"
+LIVE_HEAD = ("", "signals", "right", "95 %", "all", "odds", "mean R")
+NOTHING_LIVE = (
+    "What its word on live signals is worth is not known: no session that was stored after those it was trained and "
+    "judged on has a signal that it scored and whose plan's end is certain."
+)
+
+
+def _share(of: float, interval: Interval | None) -> tuple[str, str]:
+    return f"{of:.1%}", f"{interval.low:.1%} to {interval.high:.1%}" if interval else "-"
+
+
+def live_rows(worth: GateWorth) -> list[tuple[str, ...]]:
+    """Both sides beside what the same share is of all signals, and by the plans' own odds."""
+    sides = (("let through: won", worth.let_through, worth.won), ("refused: lost", worth.refused, 1 - worth.won))
+    return [
+        (
+            words,
+            f"{side.n:,}",
+            *_share(side.right, side.right_interval),
+            f"{of_all:.1%}",
+            f"{side.by_geometry:.1%}",
+            _around(side.mean_r, side.mean_r_interval),
+        )
+        if side
+        else (words, "0", *("-" for _ in LIVE_HEAD[2:]))
+        for words, side, of_all in sides
+    ]
+
+
+def _around(value: float, interval: Interval | None) -> str:
+    return bounded(value, asdict(interval) if interval else None, "+.3f")
+
+
+def live_sentence(worth: GateWorth | None) -> str:
+    """What a model's word was worth on live signals, its verdict included; or that nothing is known of it."""
+    if worth is None:
+        return NOTHING_LIVE
+    said = [
+        f"Live, {worth.sessions} sessions since it was trained: "
+        f"{_side_words(worth.let_through, 'let through', 'won', worth.won)}; "
+        f"{_side_words(worth.refused, 'refused', 'lost', 1 - worth.won)}."
+    ]
+    if worth.difference is not None:
+        said.append(f"Plans let through less plans refused: {_around(worth.difference, worth.difference_interval)} R.")
+    return " ".join([*said, _live_verdict(worth)])
+
+
+def _side_words(side: Side | None, what: str, came: str, of_all: float) -> str:
+    if side is None:
+        return f"it {what} none whose plan's end is certain"
+    share, between = _share(side.right, side.right_interval)
+    known = f"95 %: {between}; " if side.right_interval else ""
+    return (
+        f"of {side.n:,} that it {what} {share} {came} ({known}of all signals {of_all:.1%}, by their plans' "
+        f"own odds {side.by_geometry:.1%})"
+    )
+
+
+def _live_verdict(worth: GateWorth) -> str:
+    if worth.sessions < LEAST_SESSIONS:
+        return f"No verdict: {worth.sessions} of the {LEAST_SESSIONS} sessions that one takes."
+    match worth.verdict:
+        case Verdict.EFFECTIVE:
+            return (
+                "Effective: what it refused lost, and made less than what it let through, beyond what chance explains."
+            )
+        case Verdict.HARMFUL:
+            return "Harmful: what it refused made money, or more than what it let through, beyond what chance explains."
+    return "Inconclusive: it is not shown that what it refused both lost and made less than what it let through."
+
+
+def show_live(worth: GateWorth | None, console: "Console") -> None:
+    """The sentence, and both sides where there is anything."""
+    console.print(live_sentence(worth), soft_wrap=True)
+    if worth is not None:
+        table = figures_table(
+            LIVE_TITLE, *LIVE_HEAD, caption="Odds: risk / (risk + reward), no learning; ±: 95 %, by session."
+        )
+        for row in live_rows(worth):
+            table.add_row(*row)
+        console.print(table)
 
 
 def show_figures(metrics: Mapping[str, Any], name: str, console: "Console") -> None:

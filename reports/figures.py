@@ -84,8 +84,7 @@ def _share(sample: Sample, hits: Floats, sessions: Sequence[int], why: str) -> F
     """The mean of zeros and ones, of trades of these sessions."""
     interval = statistics.share_interval(int(hits.sum()), len(hits))
     if len(sample.records) > 1:
-        clustered = statistics.clustered_interval(hits, sessions)
-        interval = clustered and clustered.within(0.0, 1.0)
+        interval = statistics.clustered_share_interval(hits, sessions)
     return _measured(statistics.mean(hits), len(hits), "{:.1%}", "", why, interval)
 
 

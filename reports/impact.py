@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml.impact import CAUTION, LEAST_SESSIONS, RULES, SMALL_R, Effect, Impact, Verdict
+from ml.impact import CAUTION, CLOSE_R, LEAST_SESSIONS, SMALL_R, Effect, Fidelity, Impact, Verdict
 from ml.statistics import Interval
 from reports.figures import dollars, plural
 
@@ -22,6 +22,7 @@ class ImpactRow:
 
 #: Signed, without a negative zero.
 R_STYLE = "+z.3f"
+ALL = "all trades"
 HEADINGS = ("rule", "trades", "net effect", "average loss", "saved", "given up", "verdict")
 
 
@@ -34,8 +35,8 @@ def rows(found: Impact) -> tuple[ImpactRow, ...]:
     """A row a rule that closed a trade, and the last for all trades together."""
     if found.together is None:
         return ()
-    by_rule = [(str(rule), found.rules[rule]) for rule in RULES if rule in found.rules]
-    return tuple(_row(name, each) for name, each in [*by_rule, ("all trades", found.together)])
+    by_rule = [(str(rule), each) for rule, each in found.rules.items()]
+    return tuple(_row(name, each) for name, each in [*by_rule, (ALL, found.together)])
 
 
 def _row(name: str, each: Effect) -> ImpactRow:
@@ -53,19 +54,29 @@ def _row(name: str, each: Effect) -> ImpactRow:
 
 def sentences(found: Impact) -> tuple[str, ...]:
     """What the rows rest on, and what they say."""
-    fidelity, together = found.fidelity, found.together
     left_out = ", ".join(f"{count:,} ({why})" for why, count in sorted(found.excluded.items()))
     said = [f"Left out: {left_out}."] if left_out else []
-    if not fidelity.n:
-        return (*said, "No figure: no trade was left to its plan by every rule, so nothing shows that plans are true.")
-    check = (
-        f"Of {plural(fidelity.n, 'trade')} that no rule touched, {fidelity.same:,} ended as their plan did "
-        f"(median difference {fidelity.median_difference_r:.3f} R)"
+    if found.together is None:
+        return (*said, in_one_sentence(found))
+    said.append(f"{_check(found.fidelity)}: what plans would have made can be believed.")
+    return (*said, _net_sentence(found.together), in_one_sentence(found), CAUTION)
+
+
+def in_one_sentence(found: Impact) -> str:
+    """The verdict on all trades together, or why there is none."""
+    if not found.fidelity.n:
+        return "No figure: no trade was left to its plan by every rule, so nothing shows that plans are true."
+    if found.together is None:
+        check = _check(found.fidelity)
+        return f"No figure: {check[0].lower()}{check[1:]}, and plans that are not true prove nothing."
+    return _verdict_sentence(found.together)
+
+
+def _check(fidelity: Fidelity) -> str:
+    return (
+        f"Of {plural(fidelity.n, 'trade')} that no rule touched, {fidelity.same:,} ended as their plan did, "
+        f"{fidelity.close:,} within {CLOSE_R} R of its result"
     )
-    if together is None:
-        return (*said, f"No figure: {check[0].lower()}{check[1:]}, and plans that are not true prove nothing.")
-    said.append(f"{check}: what plans would have made can be believed.")
-    return (*said, _net_sentence(together), _verdict_sentence(together), CAUTION)
 
 
 def _net_sentence(together: Effect) -> str:

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Q, Subquery
+from django.db.models import Avg, Count, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -14,9 +14,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from ml.feature_writer import backlog
+from ml.impact import RULES, Effect, Impact, SessionImpact, summed_impact
+from ml.live_record import live_record
 from ml.models import DriftCheck, MLModel, Performance, TradeFeatures
 from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
+from ml.tables import live_sentence
 from ml.words import VERDICTS, Gate
 from positions.books import is_book
 from positions.halting import halted
@@ -24,6 +27,7 @@ from positions.leases import TRADING
 from positions.market.calendar import NEW_YORK
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from positions.words import TradeStatus
+from reports import impact
 from reports.charts import equity
 from reports.daily import MARKETS, errors_path, report_path
 from reports.figures import dollars, in_r
@@ -44,6 +48,10 @@ OPEN_TRADE_HEAD = (
     *("trade", "side", "status", "shares", "entry", "stop", "target", "since"),
     *("last price", "to the stop", "nearest rule", "protected"),
 )
+#: Written out, as SQLite takes the index of live trades only where it sees which values are asked for.
+IS_LIVE = "status IN ({})".format(", ".join(f"'{status}'" for status in LIVE_STATUSES))
+#: What has a net effect: the rules, and all trades together.
+JUDGED = (*RULES, impact.ALL)
 INVENTED = ("simulated", "replay")
 
 
@@ -65,6 +73,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     book = asked if is_book(asked) else settings.BOOK
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
     leases = list(WorkerLease.objects.filter(book=book))
+    exits = _impact(book)
     return {
         **context,
         "book": book,
@@ -76,7 +85,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "last_report": _report_link(book, sessions[0].session) if sessions else "",
         "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],
         "sessions": _sessions(book, sessions),
-        "exits": _exits(book, sessions),
+        "exits": _exits(sessions, exits),
+        "exits_verdict": impact.in_one_sentence(exits),
         "closed": _closed(book),
         "as_of": timezone.now(),
         **_equity(book),
@@ -183,23 +193,43 @@ def _equity(book: str) -> dict[str, Any]:
     }
 
 
-def _exits(book: str, sessions: list[Performance]) -> SafeString:
-    """By reason over the sessions shown: how many, what they made, and what their plans alone would have made."""
-    if not sessions:
+def _exits(sessions: list[Performance], found: Impact) -> SafeString:
+    """By reason: how many there were of late, and what they were worth beside their plans over the whole book."""
+    counts = sum((Counter(row.exits) for row in sessions), Counter[str]())
+    if not counts:
         return SafeString("")
     last = Counter(sessions[0].exits)
-    closed = Trade.objects.filter(book=book, status=TradeStatus.CLOSED, session__gte=sessions[-1].session).order_by()
-    known = Q(plan_r__isnull=False)
-    rows = closed.values_list("exit_reason").annotate(
-        n=Count("pk"), known=Count("pk", filter=known), r=Avg("r_multiple", filter=known), left_alone=Avg("plan_r")
-    )
+    worth = [(reason, last[reason], n, found.reasons.get(reason)) for reason, n in counts.most_common()]
+    everything = (impact.ALL, last.total(), counts.total(), found.together)
     return rows_table(
-        ("reason", "last session", f"last {len(sessions)} sessions", "mean R", "left to its plan", "n of both"),
+        (
+            *("reason", "last session", f"last {len(sessions)} sessions", "trades of the book"),
+            *("mean R", "left to its plan", "net effect", "verdict"),
+        ),
         [
-            [reason, last[reason], n, in_r(r), in_r(left_alone), with_both]
-            for reason, n, with_both, r, left_alone in rows.order_by("-n")
+            [reason, *how_many, *_worth(effect, judged=reason in JUDGED)]
+            for reason, *how_many, effect in (*worth, everything)
         ],
     )
+
+
+def _worth(effect: Effect | None, *, judged: bool) -> list[str | int]:
+    """Only what a rule did can have an effect: the other reasons are the plan's own."""
+    if effect is None:
+        return [NOT_KNOWN] * 5
+    net = impact.around(effect.net, effect.net_interval, impact.R_STYLE)
+    return [
+        effect.n,
+        in_r(effect.mean_r),
+        in_r(effect.otherwise_mean_r),
+        *((net, str(effect.verdict)) if judged else (NOT_KNOWN, NOT_KNOWN)),
+    ]
+
+
+def _impact(book: str) -> Impact:
+    """Of all sessions stored, as the report of the last has it."""
+    stored = Performance.objects.filter(book=book).order_by("session").values_list("exit_effects", flat=True)
+    return summed_impact([SessionImpact.from_dict(each) for each in stored])
 
 
 def _closed(book: str) -> SafeString:
@@ -245,7 +275,7 @@ def _standing(told: dict[str, Any] | None) -> list[str]:
 
 
 def _open_trades(book: str, watched: dict[str, dict[str, Any]]) -> SafeString:
-    trades = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).order_by("symbol")[:OPEN_TRADES_SHOWN]
+    trades = Trade.objects.filter(book=book).extra(where=[IS_LIVE]).order_by("symbol")[:OPEN_TRADES_SHOWN]
     return rows_table(
         OPEN_TRADE_HEAD,
         [
@@ -335,6 +365,7 @@ def _service(book: str) -> dict[str, Any]:
     duty = on_duty(book)
     return {
         "champion": duty.champion,
+        "live": live_sentence(live_record(duty.champion)) if duty.champion else "",
         "silent": why_silent(duty.champion, timezone.now()) if duty.champion else "",
         "drift": DriftCheck.objects.filter(book=book, model=duty.champion).first() if duty.champion else None,
         "trial": duty.on_trial,

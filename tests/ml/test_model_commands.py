@@ -23,6 +23,7 @@ from ml.words import Algorithm, Gate, ModelStatus
 from positions.models import Trade
 from tests.factories import MLModelFactory
 from tests.ml.synthetic import store, stored_again, training_data, undone
+from tests.site.conftest import make_session
 
 SESSIONS, A_SESSION = 22, 12
 
@@ -103,6 +104,20 @@ class TestShow:
         assert told["metrics"]["n"] == trained.n_test
         assert told["problems"] is None
         assert "artifact" not in told
+
+    def test_what_it_said_of_live_signals_is_shown_or_that_nothing_is_known_of_it(self, trained, tmp_path):
+        report = tmp_path / "model.json"
+        assert "What its word on live signals is worth is not known" in run(
+            "show_model", trained.version, "--json", str(report)
+        )
+        assert json.loads(report.read_text())["live"] is None
+        side = {"model": trained.pk, "n": 10, "won": 4, "r": 1.5, "p_geometry": 3.0}
+        judged = [{**side, "refused": False}, {**side, "refused": True}]
+        make_session("simulated", trained.test_to + timedelta(days=1), judged=judged)
+        shown = run("show_model", trained.version, "--json", str(report))
+        assert "of 10 that it let through 40.0% won" in shown
+        assert "refused: lost" in shown
+        assert json.loads(report.read_text())["live"]["refused"]["right"] == 0.6
 
     def test_who_promoted_overrode_and_archived_it_is_told(self, trained):
         until = timezone.now() + timedelta(days=1)
@@ -214,7 +229,10 @@ class TestEvaluate:
         shown = run("evaluate_model", trained.version, "--json", str(report))
         assert f"on sessions {trained.test_from} to {trained.test_to}:" in shown
         assert "geometry" in shown
-        metrics = json.loads(report.read_text())["metrics"]
+        told = json.loads(report.read_text())
+        metrics = told["metrics"]
+        assert told["live"] is None
+        assert "What its word on live signals is worth is not known" in shown
         last_window = trained.folds[-1]["metrics"]
         for name in ("n", "auc", "log_loss", "brier", "n_taken", "mean_r_taken"):
             assert metrics[name] == pytest.approx(last_window[name]), name

@@ -11,7 +11,7 @@ from django.conf import settings
 from ml.artifact import unseal
 from ml.features import FEATURE_SET, MODEL_FEATURES
 from ml.learners import XGBOOST
-from ml.model_trainer import CannotRetrain, ModelTrainer
+from ml.model_trainer import SAMPLE_ROWS, CannotRetrain, ModelTrainer
 from ml.models import LeakageCheck, MLModel, TradeFeatures
 from ml.words import Gate, ModelStatus
 from positions.models import Trade
@@ -153,6 +153,12 @@ def test_a_stored_model_is_a_candidate_of_the_last_window_with_all_that_judging_
     assert {"parameters", "seed", "train", "encoder", "libraries", "data_hash", "exit_settings"} <= set(model.manifest)
     for worth in ("gain", "shap"):
         assert {name.partition("=")[0] for name in model.importance[worth]} == {each.name for each in MODEL_FEATURES}
+    stored_sample = model.importance["sample"]
+    assert [each["column"] for each in stored_sample] == list(model.importance["shap"])[: len(stored_sample)]
+    assert {len(each[part]) for each in stored_sample for part in ("values", "log_odds")} == {
+        min(SAMPLE_ROWS, model.folds[-1]["test"]["n"])
+    }
+    assert len(json.dumps(stored_sample)) < 100_000
     json.dumps([model.metrics, model.folds, model.importance, model.manifest], allow_nan=False)
     assert trained.evaluation == model.metrics
 

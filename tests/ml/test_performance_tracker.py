@@ -5,6 +5,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from ml.impact import SessionImpact, summed_impact
 from ml.models import Performance, Prediction, TradeFeatures
 from ml.performance_tracker import PerformanceTracker, Sample
 from ml.words import PredictionMode
@@ -96,11 +97,19 @@ def test_sessions_of_the_exchange_without_a_trade_are_returns_of_zero() -> None:
     assert sample.returns.tolist() == [0.01, 0.0, 0.0, 0.0, -0.02]
 
 
-def test_what_each_rule_was_worth_is_stored_where_the_plans_reproduce_the_trades_left_alone() -> None:
-    closed(10, -0.5, exit_reason=ExitReason.TIME_LIMIT, plan_outcome=Outcome.LOSS)
-    assert stored().exit_effects == {}
-    closed(20, -1.05, plan_outcome=Outcome.LOSS)
-    assert stored().exit_effects == {"time_limit": {"n": 1, "net_r": pytest.approx(0.55)}}
+def test_what_each_exit_was_worth_is_stored_as_sums_that_give_the_same_figures_again() -> None:
+    for n in range(3):
+        at = TEN + timedelta(days=n)
+        closed(10, -0.5, signal_at=at, exit_reason=ExitReason.TIME_LIMIT, plan_outcome=Outcome.LOSS)
+        closed(20, -1.05, signal_at=at, plan_outcome=Outcome.LOSS)
+        closed(30, 0.3 * n, signal_at=at, exit_reason=ExitReason.MANUAL)
+    history = PerformanceTracker(BOOK).read()
+    PerformanceTracker(BOOK).record_sessions(list(history))
+    read_again = Performance.objects.order_by("session").values_list("exit_effects", flat=True)
+    found = summed_impact([SessionImpact.from_dict(each) for each in read_again])
+    assert found == Sample(history.values()).impact
+    assert found.rules[ExitReason.TIME_LIMIT].net == pytest.approx(0.55)
+    assert found.excluded == {"taken over by hand": 3}
 
 
 def test_a_result_of_exactly_zero_is_a_loss() -> None:

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 
 from positions.market.calendar import NEW_YORK
-from reports.model_charts import calibration, importance, roc, value_by_threshold
+from reports.model_charts import beeswarm, calibration, importance, roc, value_by_threshold
 from reports.trade_charts import Candles, Marks, Moment, candles, waterfall
 
 AT = datetime(2024, 1, 3, 10, 30, tzinfo=NEW_YORK)
@@ -82,6 +82,36 @@ def test_importance_shows_the_largest_and_leaves_out_what_is_worth_nothing():
     assert bars["y"] == ["a b", "c"]
 
 
+SWARM = [
+    {"column": "a_b", "values": [5.0, 1.0, 3.0, 3.0, None], "log_odds": [0.2, -0.2, 0.0, 0.0, 0.1]},
+    {"column": "c=x", "values": [0.0, 1.0, 0.0, 1.0, 1.0], "log_odds": [0.1, 0.01, 0.1, 0.02, 0.03]},
+]
+
+
+def test_a_swarm_has_a_dot_a_row_on_its_columns_line_coloured_from_the_lowest_value_to_the_highest():
+    chart = beeswarm(SWARM)
+    known, unknown = chart["data"]
+    assert known["marker"]["color"][:4] == [1.0, 0.0, 0.5, 0.5]
+    assert known["x"][:4] == [0.2, -0.2, 0.0, 0.0]
+    assert (unknown["x"], unknown["text"]) == ([0.1], ["a b unknown"])
+    assert [round(y) for y in known["y"]] == [0] * 4 + [1] * 5
+    assert chart["layout"]["yaxis"]["ticktext"] == ["a b", "c=x"]
+
+
+def test_dots_of_one_place_stand_beside_each_other_within_their_line():
+    many = [{"column": "a", "values": [1.0] * 100, "log_odds": [0.1] * 100}]
+    heights = beeswarm(many)["data"][0]["y"]
+    assert len(set(heights)) == 100
+    assert max(map(abs, heights)) < 0.5
+    assert beeswarm(SWARM)["data"][0]["y"][2:4] != [0, 0]
+
+
 def test_every_figure_is_ready_for_json():
-    for chart in (candles(BARS, marks()), roc([[0, 0], [1, 1]], []), importance({}, "gain")):
+    for chart in (
+        candles(BARS, marks()),
+        roc([[0, 0], [1, 1]], []),
+        importance({}, "gain"),
+        beeswarm(SWARM),
+        beeswarm([]),
+    ):
         assert json.loads(json.dumps(chart)) == chart

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from datetime import date
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ from django_q.models import OrmQ, Schedule, Task
 from knox.models import AuthToken
 
 from ml.features import FEATURE_SET
+from ml.impact import session_impact
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction
 from positions.models import (
     ErrorNote,
@@ -188,7 +190,8 @@ def make_session(book: str, day: date, **given: object) -> Performance:
         "win_rate": 1.0,
         "average_r": 1.9,
         "exits": {"target": 1},
-        "exit_effects": {},
+        "exit_effects": asdict(session_impact([])),
+        "judged": [],
         "breakeven_moves": 0,
         "predictions": 1,
         "unprotected_seconds": 0.0,

@@ -8,6 +8,7 @@ SCREENSHOTS) for somebody to look at.
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 
 from ml.model_trainer import ModelTrainer
-from ml.models import MLModel, Prediction
+from ml.models import MLModel, Performance, Prediction
 from ml.performance_tracker import PerformanceTracker
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
@@ -47,7 +48,18 @@ def site(live_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     score_test_sessions(model, lambda done: None)
     sessions = Trade.objects.order_by("session").values_list("session", flat=True).distinct()
     PerformanceTracker("simulated").record_sessions(list(sessions))
+    _live_signals(model)
     return str(live_server.url)
+
+
+def _live_signals(model: MLModel) -> None:
+    """As if it had been asked of the signals of two more sessions."""
+    last = Performance.objects.latest("session")
+    side = {"model": model.pk, "n": 90, "won": 40, "r": 4.5, "p_geometry": 33.0}
+    for day in (1, 2):
+        last.pk, last.session = None, last.session + timedelta(days=1)
+        last.judged = [{**side, "refused": False, "r": 9.0 * day}, {**side, "refused": True, "won": 30, "r": -6.0}]
+        last.save()
 
 
 @pytest.fixture
@@ -78,7 +90,7 @@ def pages() -> dict[str, str]:
 FIGURES = {
     "dashboard": ["equity"],
     "trade": ["candles", "contributions"],
-    "model": ["value", "calibration", "roc", "shap", "gain"],
+    "model": ["value", "calibration", "roc", "shap", "gain", "live"],
 }
 
 

@@ -104,7 +104,7 @@ def test_the_command_says_it_all_in_eighty_columns_and_stores_nothing(
     together = replays["in force"]["impact"]["together"]
     assert f"{together['net']:+z.3f}±" in told
     assert together["saved"] - together["given_up"] == pytest.approx(together["net"], abs=1e-9)
-    assert set(replays["in force"]["impact"]["rules"]) <= set(ExitReason)
+    assert set(replays["in force"]["impact"]["reasons"]) <= set(ExitReason)
     assert not any(model._default_manager.exists() for model in _tables_with_a_book())
 
 

@@ -10,11 +10,13 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from ml.models import DriftCheck, MLModel, Prediction
+from ml.performance_tracker import PerformanceTracker
 from ml.registry import promote
 from ml.words import Gate, ModelStatus
 from positions.journal import Journal
 from positions.models import Trade, WorkerLease
-from tests.factories import MLModelFactory, TradeFactory
+from reports.daily import build_report
+from tests.factories import FIRST_SIGNAL, MLModelFactory, TradeFactory
 from tests.site.conftest import fill_tables, make_session, permit
 from tradingsite.dashboard import NEEDED
 
@@ -54,6 +56,33 @@ def test_every_figure_of_the_session_stands_beside_its_n_or_its_baseline(rows: T
     assert "+1.90 R" in page
     assert "n = 1; the plans&#x27; own odds: 33.3%" in page
     assert "4 rows for 5 signals; 3 complete" in page
+
+
+def test_exits_stand_beside_what_their_plans_would_have_made_with_the_figures_of_the_report(
+    owner_client: Client,
+) -> None:
+    for n in range(25):
+        at = FIRST_SIGNAL + timedelta(days=n)
+        left_early = {"exit_reason": "time_limit", "outcome": "LOSS", "r_multiple": -0.3 - 0.01 * (n % 3)}
+        TradeFactory.create_batch(2, signal_at=at, plan_outcome="LOSS", **left_early)
+        TradeFactory(signal_at=at)
+    days = sorted(PerformanceTracker("simulated").read())
+    PerformanceTracker("simulated").record_sessions(days)
+    report = build_report("simulated", days[-1])
+    page = text(owner_client)
+    rule, together = report.impact
+    for row in (rule, together):
+        line = page[page.index(f">{row.rule}</td>") :].split("</tr>")[0]
+        for figure in (row.trades, row.net, row.verdict):
+            assert f">{figure}</td>" in line
+    assert (rule.rule, rule.trades, rule.verdict) == ("time_limit", "50", "effective")
+    assert report.impact_sentences[-2] in page  # the last is the caution
+
+
+def test_what_the_plan_itself_closed_has_no_effect_to_judge(rows: Trade, owner_client: Client) -> None:
+    PerformanceTracker("simulated").record_session(rows.session)
+    line = text(owner_client).split(">target</td>")[1].split("</tr>")[0]
+    assert line.count("–") == 2
 
 
 def test_an_undefined_figure_is_told_with_its_reason_and_never_as_zero(owner_client: Client) -> None:
@@ -148,6 +177,19 @@ def test_a_champion_that_may_not_speak_is_shown_with_the_reason(owner_client: Cl
     )
 
 
+def test_what_the_champions_word_on_live_signals_was_worth_is_told_in_a_line(owner_client: Client) -> None:
+    champion = MLModelFactory(champion=True)
+    assert "What its word on live signals is worth is not known" in text(owner_client)
+    side = {"model": champion.pk, "n": 10, "won": 4, "r": 1.5, "p_geometry": 3.0}
+    judged = [{**side, "refused": False}, {**side, "refused": True, "n": 5, "won": 1}]
+    for n in range(2):
+        make_session("simulated", champion.test_to + timedelta(days=1 + n), judged=judged)
+    page = text(owner_client)
+    assert "of 20 that it let through 40.0% won (of all signals 33.3%, by their plans&#x27; own odds 30.0%)" in page
+    assert "of 10 that it refused 80.0% lost (of all signals 66.7%, by their plans&#x27; own odds 40.0%)" in page
+    assert "No verdict: 2 of the 20 sessions that one takes." in page
+
+
 def test_the_candidate_on_trial_is_shown_with_how_far_it_got(rows: Trade, owner_client: Client) -> None:
     Prediction.objects.update(outcome="WIN")
     assert "shadows: 1 of 200 trades that it scored have closed." in text(owner_client)
@@ -184,7 +226,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
     champion = MLModelFactory(champion=True)
     drift_check(champion)
     owner_client.get("/admin/")
-    with django_assert_max_num_queries(16) as few:
+    with django_assert_max_num_queries(17) as few:
         owner_client.get("/admin/")
     for n in range(12):
         other = TradeFactory(still_open=True, r_multiple=None)

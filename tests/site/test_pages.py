@@ -19,7 +19,7 @@ from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
 from tests.factories import MLModelFactory, TradeFactory, features_of
 from tests.runs import run
-from tests.site.conftest import fill_tables, permit
+from tests.site.conftest import fill_tables, make_session, permit
 
 
 def address(page: str, *args: object) -> str:
@@ -110,6 +110,16 @@ class TestModel:
     def test_a_model_stored_without_figures_says_how_to_get_some(self, trained: MLModel, owner_client: Client) -> None:
         page = text(owner_client, address("ml_mlmodel_change", trained.pk))
         assert "This model was stored without baselines. Train a new one" in page
+
+    def test_its_word_on_live_signals_is_shown_on_both_sides(self, trained: MLModel, owner_client: Client) -> None:
+        where = address("ml_mlmodel_change", trained.pk)
+        assert "What its word on live signals is worth is not known" in text(owner_client, where)
+        side = {"model": trained.pk, "n": 10, "won": 4, "r": 1.5, "p_geometry": 3.0}
+        judged = [{**side, "refused": False}, {**side, "refused": True}]
+        make_session("simulated", trained.test_to + timedelta(days=1), judged=judged)
+        page = owner_client.get(where)
+        assert "let through: won" in page.content.decode()
+        assert page.context["figures"]["live"]["data"][0]["x"] == [0.15, 0.15]
 
     def test_two_models_stand_side_by_side(self, trained: MLModel, passed: MLModel, owner_client: Client) -> None:
         page = text(owner_client, f"{address('ml_mlmodel_compare')}?one={trained.pk}&other={passed.pk}")

@@ -14,9 +14,10 @@ from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 
 from ml.admin import MLModelAdmin
+from ml.live_record import live_record
 from ml.models import MLModel
 from ml.registry import LONGEST_REASON, PromotionRefused, on_duty, promote, rollback
-from ml.tables import RULES, bounded, estimate, rules_of
+from ml.tables import LIVE_HEAD, RULES, bounded, estimate, live_rows, live_sentence, rules_of
 from ml.words import VERDICTS, Gate, ModelStatus
 from reports import model_charts
 from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
@@ -148,13 +149,16 @@ class ModelPage(MLModelAdmin):
 
 
 def model_page(model: MLModel, *, may_promote: bool) -> dict[str, Any]:
-    """What the page shows besides the model's own fields; one query more than these for the champion."""
-    metrics = model.metrics
+    """What the page shows besides the model's own fields; two queries more than these, for the champion and
+    for live signals."""
+    metrics, live = model.metrics, live_record(model)
     return {
         "title": f"Model {model.version} of {model.book}",
         "verdict": VERDICTS[Gate(model.gate)],
         "sentence": metrics.get("in_one_sentence", ""),
-        "figures": _figures(model),
+        "figures": _figures(model) | ({"live": model_charts.live(live)} if live else {}),
+        "live_sentence": live_sentence(live),
+        "live": rows_table(LIVE_HEAD, live_rows(live)) if live else "",
         "rules": rules(metrics, model.algorithm) if "baselines" in metrics else "",
         "gains": gains([metrics]) if "skill_auc" in metrics else "",
         "others": other_figures([metrics]) if "intervals" in metrics else "",
@@ -176,8 +180,8 @@ def _figures(model: MLModel) -> dict[str, Any]:
         figures["calibration"] = model_charts.calibration(model.metrics["deciles"])
     if any(model.importance.get("gain", {}).values()):
         figures["gain"] = model_charts.importance(model.importance["gain"], "mean gain of a split")
-    if any(model.importance.get("shap", {}).values()):
-        figures["shap"] = model_charts.importance(model.importance["shap"], "log-odds (SHAP)")
+    if model.importance.get("sample"):
+        figures["shap"] = model_charts.beeswarm(model.importance["sample"])
     return figures
 
 

@@ -1,12 +1,14 @@
 """`evaluate_model`: what a stored model is worth on closed trades it was not fitted on."""
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from typing import Any
 
 from ml.gate import Evidence, in_one_sentence
+from ml.live_record import live_record
 from ml.management.model_options import add_model_options, find_model
 from ml.predictor import ModelUnusable
-from ml.tables import show_figures
+from ml.tables import show_figures, show_live
 from ml.unseen import NothingUnseen, evaluate_unseen
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
@@ -51,6 +53,8 @@ class Command(SiteCommand):
         show_figures(metrics, model.algorithm, screen)
         for remark in judged.data.remarks():
             screen.print(f"  - {remark}", soft_wrap=True)
+        live = live_record(model)
+        show_live(live, screen)
         if options["json"]:
             about = {"version": model.version, "book": model.book, "from": str(judged.first), "to": str(judged.last)}
-            write_json(options["json"], {**about, "metrics": metrics})
+            write_json(options["json"], {**about, "metrics": metrics, "live": asdict(live) if live else None})

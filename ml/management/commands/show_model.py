@@ -1,16 +1,18 @@
 """`show_model`: a stored model's figures, verdicts and service; `--verify` proves that it is what it says."""
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from ml.live_record import live_record
 from ml.management.model_options import add_model_options, find_model, show_standing, standing
 from ml.model_trainer import CannotRetrain, ModelTrainer
 from ml.models import MLModel
 from ml.predictor import ModelUnusable, Predictor
-from ml.tables import show_figures
+from ml.tables import show_figures, show_live
 from ml.walk_forward import WALK_STEPS
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
@@ -64,6 +66,8 @@ class Command(SiteCommand):
         model = find_model(options["book"], options["version"])
         screen = console(self.stdout)
         show_figures(model.metrics, model.algorithm, screen)
+        live = live_record(model)
+        show_live(live, screen)
         screen.print(f"Trained on {model.trained_on}.", soft_wrap=True)
         screen.print(f"Tested on {model.tested_on}.", soft_wrap=True)
         show_standing(model, screen)
@@ -79,7 +83,13 @@ class Command(SiteCommand):
         if options["json"]:
             stored = {name: getattr(model, name) for name in (*FIGURES, *DOCUMENTS)}
             write_json(
-                options["json"], {**standing(model), **stored, "problems": problems if options["verify"] else None}
+                options["json"],
+                {
+                    **standing(model),
+                    **stored,
+                    "live": asdict(live) if live else None,
+                    "problems": problems if options["verify"] else None,
+                },
             )
         if any(problems.values()):
             raise CommandError(f"Model {model.version} is not what it says; see above.")
