@@ -1,5 +1,5 @@
-"""The registry of features: the one list from which the table's columns, the extractor's output, the encoder and the
-documents follow. Units: prices in dollars, shares of something and returns as fractions, distances in ATR.
+"""The registry of features: the one list from which the table's columns, the extractor's output, the encoder, the API
+and the pages follow. Units: prices in dollars, shares of something and returns as fractions, distances in ATR.
 
 A feature with `model=False` is stored for people to read; models see it scaled (a 20-dollar and a 900-dollar stock
 have nothing in common at their raw EMA).

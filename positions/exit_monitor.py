@@ -182,13 +182,19 @@ class ExitMonitor(Monitor):
 
     def leave_all(self, decision: ExitDecision) -> None:
         """Get out of every open trade that the rules watch, whatever its bars say."""
-        open_trades = [mine for mine in self._store.live.values() if mine.trade.status == TradeStatus.OPEN]
-        for mine in [each for each in open_trades if each.trade.managed]:
-            with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
-                close = float(self._bank.close[self._bank.row_of[mine.trade.symbol]])
-                known = mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)
-                self._execution.exit(mine, decision, close if isfinite(close) else known)
+        for mine in list(self._store.live.values()):
+            if mine.trade.status == TradeStatus.OPEN and mine.trade.managed:
+                with self._isolate(Work("exits", mine.trade.symbol, mine.trade.signal_key)):
+                    self.execute_early_exit(mine, decision)
 
     def execute_early_exit(self, mine: LiveTrade, decision: ExitDecision) -> bool:
         """Claim the exit and start it; False if the trade is leaving already."""
-        return self._execution.exit(mine, decision, float(self._bank.close[self._bank.row_of[mine.trade.symbol]]))
+        return self._execution.exit(mine, decision, self._last_price(mine))
+
+    def _last_price(self, mine: LiveTrade) -> float:
+        """The last close of a trade's symbol; without one the broker's last price, else that of the entry."""
+        row = self._bank.row_of.get(mine.trade.symbol)
+        close = float("nan") if row is None else float(self._bank.close[row])
+        if isfinite(close):
+            return close
+        return mine.last_price or float(mine.trade.entry_price or mine.trade.planned_entry)

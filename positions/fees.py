@@ -1,4 +1,5 @@
-"""What the regulators take of a live trade. Alpaca itself charges nothing, and a paper account pays nothing at all."""
+"""What the regulators take of a live trade. Alpaca itself charges nothing, and a paper account pays nothing at all; a
+paper trade is charged COST_PER_SHARE all the same (positions/execution)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,6 +7,8 @@ from pathlib import Path
 import orjson
 from django.conf import settings
 
+from positions.books import folder_name
+
 
 @dataclass(frozen=True, slots=True)
 class Halt:
@@ -19,7 +21,7 @@ class Halt:
 
 
 def _path(book: str) -> Path:
-    return Path(settings.VAR_DIR, "halted", f"{book.replace(':', '-')}.json")
+    return Path(settings.VAR_DIR, "halted", f"{folder_name(book)}.json")
 
 
 def halt(book: str, halt: Halt) -> None:

@@ -1,7 +1,6 @@
 """Carries out what was asked of a book's trading process: signals are considered, positions closed."""
 
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import NamedTuple
 
 from django.db import InterfaceError, OperationalError, connection
@@ -11,7 +10,6 @@ from positions.loop import Desk, TradingLoop
 from positions.market.calendar import Session
 from positions.models import UNANSWERED, Instruction
 from positions.rules import ExitDecision
-from positions.store import LiveTrade
 from positions.strategy import OnlyWatching, Signal
 from positions.words import ExitReason, InstructionKind, InstructionState, Side, TradeStatus
 
@@ -97,13 +95,8 @@ class InstructionTaker:
         if mine.exit is not None:
             return _refused("leaving_already")
         evidence = {"asked_by": instruction.asked_by, "reason": instruction.reason, "instruction": instruction.pk}
-        begun = self._desk.execution.exit(mine, ExitDecision(ExitReason.MANUAL, evidence), self._price(mine))
+        begun = self._desk.exits.execute_early_exit(mine, ExitDecision(ExitReason.MANUAL, evidence))
         return Answer(InstructionState.ACCEPTED) if begun or mine.exit is not None else _refused("not_possible_now")
-
-    def _price(self, mine: LiveTrade) -> float:
-        bank, symbol = self._desk.bank, mine.trade.symbol
-        close = float(bank.close[bank.row_of[symbol]]) if symbol in bank.row_of else float("nan")
-        return close if isfinite(close) else mine.last_price or float(mine.trade.entry_price or 0)
 
     def _consider(self, instruction: Instruction, now: datetime) -> Answer:
         """Make it a signal of the last completed bar, and have it considered as the strategy's own are."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from positions.books import is_live
 from positions.words import Feed
 from tradingsite.kit.options import bad_input
 
@@ -27,7 +28,7 @@ def trading_access(book: str) -> "TradingAccess":
     """
     from positions.broker.alpaca import TradingAccess
 
-    live = book.startswith("live:")
+    live = is_live(book)
     _demand_keys()
     if live and settings.ALPACA_LIVE != ACCEPTANCE:
         raise bad_input(

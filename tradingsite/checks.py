@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.utils.module_loading import import_string
 
-from positions.books import is_book
+from positions.books import is_book, is_live
 from tradingsite.environment import env_str
 
 
@@ -52,7 +52,7 @@ def strategy_is_usable(app_configs: Sequence[AppConfig] | None, **options: Any) 
 
 @register
 def live_secrets_are_explicit(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[Error]:
-    if not settings.BOOK.startswith("live:"):
+    if not is_live(settings.BOOK):
         return []
     return [
         Error(

@@ -21,7 +21,7 @@ from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
 from ml.tables import live_sentence
 from ml.words import VERDICTS, Gate
-from positions.books import is_book
+from positions.books import is_book, is_live
 from positions.halting import halted
 from positions.leases import TRADING
 from positions.market.calendar import NEW_YORK
@@ -80,7 +80,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "title": "Dashboard",
         "books": _books(book),
         "market": MARKETS.get(book.partition(":")[0], "A book of unknown kind."),
-        "is_live": book.startswith("live:"),
+        "is_live": is_live(book),
         "last": sessions[0] if sessions else None,
         "last_report": _report_link(book, sessions[0].session) if sessions else "",
         "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],

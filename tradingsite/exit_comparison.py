@@ -1,8 +1,9 @@
 """What the exit rules are worth on your own bars: replays under other exit settings, compared trade by trade."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from tradingsite.replaying import ReplayOptions, replay_session, wire
 
 #: A book that nothing is written to: all of this happens in memory.
 NO_BOOK = "replay:comparison"
+#: The switches of the exit settings: a rule that is added is compared too.
+RULES = tuple(field.name for field in fields(ExitSettings) if field.type is bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Variant:
 
 def variants(exits: ExitSettings) -> list[Variant]:
     """The settings in force, no rule, each rule alone, and other thresholds of the rules that are on."""
-    off = replace(exits, low_volume=False, time_limit=False, momentum_reversal=False, breakeven=False)
+    off: dict[str, Any] = dict.fromkeys(RULES, False)
     other = VolumeReference.PROFILE if exits.low_volume_reference == VolumeReference.ENTRY else VolumeReference.ENTRY
     thresholds = [
         ("low_volume", "low_volume below 0.4", replace(exits, low_volume_fraction=0.4)),
@@ -46,11 +49,8 @@ def variants(exits: ExitSettings) -> list[Variant]:
     ]
     return [
         Variant("in force", exits),
-        Variant("no rule", off),
-        Variant("only low_volume", replace(off, low_volume=True)),
-        Variant("only time_limit", replace(off, time_limit=True)),
-        Variant("only momentum_reversal", replace(off, momentum_reversal=True)),
-        Variant("only breakeven", replace(off, breakeven=True)),
+        Variant("no rule", replace(exits, **off)),
+        *(Variant(f"only {rule}", replace(exits, **{**off, rule: True})) for rule in RULES),
         *(Variant(name, changed) for rule, name, changed in thresholds if getattr(exits, rule) and changed != exits),
     ]
 

@@ -6,6 +6,7 @@ import sys
 
 from django.conf import settings
 
+from positions.books import is_at_alpaca
 from positions.clock import SystemClock
 from tradingsite.notifying import notify_once
 
@@ -35,7 +36,7 @@ def monitors() -> str:
     """Watch the open positions of the account that the BOOK setting names; where `trade` does so, this ends at once. It
     lasts longer than the minute after which the next one is started, which takes over when this one ends. Raises
     CommandFailed."""
-    if not settings.BOOK.startswith(("paper:", "live:")):
+    if not is_at_alpaca(settings.BOOK):
         return f"book {settings.BOOK} is no account: nothing to watch"
     return _manage("run_monitors", "--seconds", "85")
 

@@ -10,7 +10,7 @@ from positions.execution.limits import FREE_FOR, MOST_ATTEMPTS, RELEASE_LOOKS
 from positions.execution.lookups import Lookups
 from positions.execution.steps import Insert, Step, Steps, Wait
 from positions.execution.stops import Stops
-from positions.execution.trade_state import OPEN_QUESTIONS, OVER, PROTECTING, attempts, shares_left
+from positions.execution.trade_state import OPEN_QUESTIONS, OVER, PROTECTING, is_given_up, shares_left
 from positions.models import LIVE_STATUSES, PositionExit
 from positions.rules import ExitDecision
 from positions.store import LiveTrade
@@ -46,7 +46,7 @@ class Exits(Lookups, Stops):
         working = yield from self._working_orders(mine)
         if any(i.step == IntentStep.EXIT and i.client_order_id in working for i in mine.intents):
             return
-        if attempts(mine, IntentStep.EXIT) >= MOST_ATTEMPTS:
+        if is_given_up(mine):
             log.error("exit_given_up", trade=trade.signal_key, attempts=MOST_ATTEMPTS, todo="close it by hand")
             yield from self._protect(mine)
             if mine.unprotected_since is None:

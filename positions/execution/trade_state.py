@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from positions.broker.port import Listing, Order, Position
+from positions.execution.limits import MOST_ATTEMPTS
 from positions.models import OrderIntent
 from positions.store import LiveTrade
 from positions.words import SIGN, IntentStatus, IntentStep, TradeStatus
@@ -23,11 +24,15 @@ def attempts(mine: LiveTrade, step: IntentStep) -> int:
     return sum(intent.step == step for intent in mine.intents)
 
 
+def is_given_up(mine: LiveTrade) -> bool:
+    """Whether an exit has cost so many orders that no other is sent."""
+    return attempts(mine, IntentStep.EXIT) >= MOST_ATTEMPTS
+
+
 def held_up_since(mine: LiveTrade) -> datetime | None:
-    """When the exit was decided that no order carries out yet, None where one does or nothing leaves."""
-    if mine.exit is None or any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents):
-        return None
-    return mine.exit.decided_at
+    """When the exit was decided that no order carries out yet; None where one does, and where it is given up."""
+    working = any(i.step == IntentStep.EXIT and i.status == IntentStatus.WORKING for i in mine.intents)
+    return None if mine.exit is None or working or is_given_up(mine) else mine.exit.decided_at
 
 
 def covers(standing: list[OrderIntent], mine: LiveTrade) -> bool:

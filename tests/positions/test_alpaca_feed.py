@@ -13,7 +13,7 @@ from positions.market.bar_files import StoredBars
 from positions.market.bars import BarBatch, Universe
 from positions.market.calendar import session_of
 from positions.market.feeds.alpaca.access import AlpacaAccess
-from positions.market.feeds.alpaca.errors import AlpacaRefused, AlpacaUnreachable
+from positions.market.feeds.alpaca.errors import AlpacaError, AlpacaRefused, AlpacaUnreachable
 from positions.market.feeds.alpaca.feed import GRACE, REST_PATIENCE, AlpacaFeed
 from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.alpaca.wire import bar_rows
@@ -474,6 +474,15 @@ def test_wrong_keys_end_the_feed_with_the_reason(server: AlpacaDataServer) -> No
         feed.take(2.0)
     until(lambda: feed.stream_problem == "auth failed")
     feed.stop()
+
+
+def test_a_reply_that_nobody_thought_of_ends_the_feed_with_the_reason(server: AlpacaDataServer) -> None:
+    server.replies.append(Reply(body='{"bars": {"KO": 7}}'))
+    live = Live(server, ReplayClock(minute(1) + GRACE))
+    live.feed.start()
+    with pytest.raises(AlpacaError, match="TypeError"):
+        live.feed.take(2.0)
+    live.feed.stop()
 
 
 def test_the_sdks_own_request_for_the_latest_bars_is_answered(server: AlpacaDataServer) -> None:

@@ -427,6 +427,16 @@ def test_an_exit_that_is_refused_again_and_again_is_given_up_with_an_alarm_and_i
     assert in_trade.protected() == in_trade.held() == 10
 
 
+def test_an_exit_that_was_given_up_asks_for_no_look_every_second(in_trade):
+    refusing(in_trade, OrderKind.MARKET)
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    for _ in range(MOST_ATTEMPTS + 2):
+        in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=1))
+        in_trade.settle()
+    assert in_trade.protected() == in_trade.held() == 10
+    assert not in_trade.execution.urgent
+
+
 def test_a_stop_that_is_refused_again_and_again_is_given_up_with_an_alarm(world):
     asked = refusing(world, OrderKind.STOP)
     world.execution.enter(trade_plan())

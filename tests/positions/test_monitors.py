@@ -171,6 +171,17 @@ def test_everything_is_closed_five_minutes_before_the_session_ends_even_without_
     assert stage.closed().exit_reason == ExitReason.SESSION_CLOSE
 
 
+def test_a_trade_whose_symbol_has_had_no_bar_since_the_start_is_still_left_before_the_close():
+    stage = Stage(minutes=30)
+    stage.enter()
+    stage.loop.open_session(stage.session, MINUTE, BarHistory())  # a process that began just now, without history
+    while stage.now < stage.session.close - timedelta(minutes=4):
+        stage.bar(f=FLAT)
+    assert PositionExit.objects.get().rule == ExitReason.SESSION_CLOSE
+    stage.bar(FLAT)
+    assert (stage.closed().exit_reason, stage.world.held()) == (ExitReason.SESSION_CLOSE, 0)
+
+
 def test_at_one_r_the_stop_goes_to_breakeven_and_stays():
     stage = Stage()
     trade = stage.enter()

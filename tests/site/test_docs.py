@@ -20,7 +20,9 @@ from packaging.requirements import Requirement
 from docs.examples.new_extremes import NewExtremes
 from positions.broker.standin.faults import Fault
 from positions.broker.standin.rules import Rules
+from positions.market.bars import BarHistory
 from positions.market.feeds.simulated import SimulatedMarket
+from positions.market.indicators import IndicatorBank
 from positions.models import Trade
 from reports.figures import DEFINITIONS
 from tests.runs import run
@@ -251,10 +253,11 @@ def test_the_strategy_that_is_shown_trades_both_sides():
 
 
 def test_what_a_strategy_may_read_is_what_the_bank_has():
-    from positions.market.indicators import IndicatorBank
-
     told = [name for row in rows("docs/your_strategy.md")[2:] for name in names(row[0])]
     plain = {re.sub(r"\(.*", "", name).partition(".")[0] for name in told}
-    bank = IndicatorBank(SimulatedMarket(1, seed=3).universe)
-    annotated = IndicatorBank.__init__.__annotations__ | {"now": 0, "session": 0, "minute_of_session": 0}
-    assert {name for name in plain if not hasattr(bank, name) and name not in annotated} == {"minutes_to_close"}
+    market = SimulatedMarket(1, seed=3)
+    bank = IndicatorBank(market.universe)
+    (bars, *_), *_ = market.sessions()
+    bank.open_session(bars.session, bars.length, BarHistory())
+    assert len(plain) > 20
+    assert {name for name in plain if not hasattr(bank, name)} == set()

@@ -96,7 +96,8 @@ class AlpacaFeed:
         self._stream.stop()
 
     def take(self, seconds: float) -> Arrival | None:
-        """The next arrival, waiting so long for it. Raises AlpacaRefused once Alpaca has said no for good."""
+        """The next arrival, waiting so long for it. Raises AlpacaError once no other will come: Alpaca has said no for
+        good, or what it sent could not be dealt with."""
         try:
             arrival = self._arrivals.get(timeout=seconds)
         except queue.Empty:
@@ -139,6 +140,10 @@ class AlpacaFeed:
                 self.step()
             except AlpacaRefused as error:
                 self._hand_over(error)
+                return
+            except Exception as error:  # a mistake: who trades must hear that no bar will come any more
+                logger.exception("minutes are put together no more")
+                self._hand_over(AlpacaError(f"Minutes could not be put together: {error!r}"[:300]))
                 return
             self._wake.wait(0.05)
             self._wake.clear()
