@@ -80,3 +80,18 @@ def test_who_asks_too_often_is_told_when_to_ask_again(owner: User, newcomer: Use
     permit(newcomer, "positions.view_trade")
     other.force_authenticate(User.objects.get(pk=newcomer.pk))
     assert other.get("/api/v1/trades/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"reason": ' + '{"a": ' * 2000, "nested too deeply"),
+        ('{"book": "simulated", "book": "paper:1"}', "twice"),
+        ('{"reason": NaN}', "JSON"),
+        (b"\xff", "JSON"),
+    ],
+)
+def test_a_body_that_is_no_plain_json_is_refused(api: APIClient, body: str | bytes, words: str) -> None:
+    answer = api.post("/api/v1/halt/", body, content_type="application/json")
+    assert words in problem_of(answer, 400, "parse_error")["detail"]
