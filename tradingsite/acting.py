@@ -217,7 +217,7 @@ class TokenInBody(TokenAuthentication):  # type: ignore[misc]  # knox has no typ
         except (ParseError, UnsupportedMediaType):
             return None
         secret = told.get("secret") if isinstance(told, dict) else None
-        return self.authenticate_credentials(secret.encode()) if isinstance(secret, str) else None
+        return self.authenticate_credentials(secret.encode(errors="replace")) if isinstance(secret, str) else None
 
 
 class SignalView(StrictView):

@@ -1,5 +1,6 @@
 """The API where it acts: who may, what the trading process is asked, and that asking twice acts once."""
 
+import json
 import threading
 from datetime import datetime, timedelta
 from typing import Any
@@ -287,6 +288,11 @@ class TestAlerts:
             assert answer.status_code == 401
             assert secret[:-1] not in answer.content.decode()
         assert not Instruction.objects.exists()
+
+    def test_a_secret_that_no_text_has_is_refused(self, db: None) -> None:
+        body = json.dumps({**SIGNAL, "secret": "\ud800"})
+        answer = APIClient().post("/api/v1/signals/", body, content_type="application/json")
+        problem_of(answer, 401, "authentication_failed")
 
     def test_a_secret_that_may_not_is_refused(self, newcomer: User) -> None:
         secret = AuthToken.objects.create(newcomer)[1]
