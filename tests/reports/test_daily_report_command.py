@@ -1,5 +1,5 @@
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from positions.market.calendar import NEW_YORK
 from tests.factories import FIRST_SIGNAL, TradeFactory
 
 pytestmark = pytest.mark.django_db
+
+NEXT_WEEK = str((datetime.now(NEW_YORK) + timedelta(days=7)).date())
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +73,16 @@ def test_flags_for_pages_are_refused_with_printed_formats(flag: str) -> None:
     with pytest.raises(CommandError, match="go with --format html") as caught:
         daily_report(flag, "--format", "json")
     assert caught.value.returncode == 2
+
+
+@pytest.mark.parametrize("day", ["2024-01-06", "1905-01-03", "2900-01-03", NEXT_WEEK])
+def test_a_day_without_a_session_is_refused_and_nothing_is_written(day: str, var_dir: Path) -> None:
+    three_sessions()
+    for form in ("html", "md", "json"):
+        with pytest.raises(CommandError, match="--session") as caught:
+            daily_report("--session", day, "--format", form)
+        assert caught.value.returncode == 2
+    assert not (var_dir / "reports").exists()
 
 
 def test_a_date_that_is_none_is_refused() -> None:

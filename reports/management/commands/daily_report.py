@@ -3,11 +3,14 @@
 import json
 import webbrowser
 from argparse import ArgumentParser
+from datetime import date
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from ml.performance_tracker import PerformanceTracker
+from positions.market.calendar import session_of
 from reports.daily import build_report, render_json, render_markdown, write_missing, write_report
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
@@ -39,11 +42,12 @@ class Command(SiteCommand):
         last = PerformanceTracker(book).last_session()
         if last is None:
             raise bad_input(f"book {book} has no signals: run quickstart, replay or trade, or name another --book")
+        day = _held(options["session"]) if options["session"] else last
         if options["format"] != "html":
             if options["missing"] or options["open"]:
                 raise bad_input("--missing and --open go with --format html")
             with progress("Reporting"):
-                report = build_report(book, options["session"] or last)
+                report = build_report(book, day)
             as_json = render_json(report)
             self.stdout.write(as_json if options["format"] == "json" else render_markdown(report))
             if options["json"]:
@@ -51,7 +55,7 @@ class Command(SiteCommand):
             return
         with progress("Reporting") as advance:
             missing = options["missing"]
-            paths = write_missing(book, advance) if missing else [write_report(book, options["session"] or last)]
+            paths = write_missing(book, advance) if missing else [write_report(book, day)]
         for path in paths:
             self.stdout.write(str(path))
         if options["json"]:
@@ -60,3 +64,14 @@ class Command(SiteCommand):
             self.stderr.write(f"book {book}: every session has its report")
         elif options["open"]:
             webbrowser.open(paths[-1].as_uri())
+
+
+def _held(day: date) -> date:
+    """The day, if the exchange has opened on it; else CommandError (status 2)."""
+    try:
+        session = session_of(day)
+    except ValueError as error:
+        raise bad_input(f"--session: {error}") from error
+    if session is None or session.open > timezone.now():
+        raise bad_input(f"--session {day}: the exchange has held no session on this day; name one that it has")
+    return day
