@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlencode
@@ -18,7 +18,7 @@ from ml.models import MLModel
 from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
 from ml.tables import bounded, rules_of
 from positions.books import folder_name
-from positions.market.calendar import NEW_YORK
+from positions.market.calendar import NEW_YORK, session_of
 from positions.models import Trade
 from positions.words import Outcome
 from reports import charts, impact
@@ -127,11 +127,11 @@ def write_report(book: str, day: date) -> Path:
 
 
 def write_missing(book: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Path]:
-    """Write the page of every session of the book that has none, oldest first. `progress` hears of each page that is
-    done, and of how many there are."""
+    """Write the page of every session of the book that has none, or one from before its close, oldest first. `progress`
+    hears of each page that is done, and of how many there are."""
     tracker = PerformanceTracker(book)
     history = tracker.read()
-    missing = [day for day in history if not report_path(book, day).exists()]
+    missing = [day for day in history if not _written_after_close(book, day)]
     tracker.store(history[day] for day in missing)
     model = _latest_model(book)
     paths = []
@@ -139,6 +139,13 @@ def write_missing(book: str, progress: Callable[[int, int], None] = lambda done,
         paths.append(_write(_report(book, day, _until(history, day), model)))
         progress(1, len(missing))
     return paths
+
+
+def _written_after_close(book: str, day: date) -> bool:
+    page, session = report_path(book, day), session_of(day)
+    if session is None or not page.exists():
+        return page.exists()
+    return datetime.fromtimestamp(page.stat().st_mtime, UTC) >= session.close
 
 
 def remove_reports(book: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from ml.models import Performance, Prediction
 from ml.words import Gate, PredictionMode
+from positions.market.calendar import NEW_YORK
 from positions.models import ErrorNote, Trade
 from positions.words import ExitReason, Outcome
 from reports.daily import (
@@ -437,6 +439,15 @@ def test_missing_pages_are_written_and_others_left_alone() -> None:
     assert [path.stem for path in written] == ["2024-01-04", "2024-01-05"]
     assert report_path(BOOK, DAY).read_text() == "kept"
     assert written[0].read_text() == render_html(build_report(BOOK, date(2024, 1, 4)))
+    assert write_missing(BOOK) == []
+
+
+def test_a_page_written_during_its_session_is_written_anew_after_the_close() -> None:
+    trades(1.0)
+    page = write_report(BOOK, DAY)
+    during_the_session = datetime(2024, 1, 3, 12, tzinfo=NEW_YORK).timestamp()
+    os.utime(page, (during_the_session, during_the_session))
+    assert write_missing(BOOK) == [page]
     assert write_missing(BOOK) == []
 
 
