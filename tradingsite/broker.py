@@ -34,16 +34,14 @@ def trading_access(book: str) -> "TradingAccess":
         raise bad_input(
             f"BOOK={book} trades real money; set ALPACA_LIVE={ACCEPTANCE} too, or use a book paper:<account>."
         )
-    origin = settings.ALPACA_TRADING_URL.rstrip("/")
-    if origin and not re.fullmatch(r"https?://[^/\s]+", origin):
-        raise bad_input(f"ALPACA_TRADING_URL={origin} is not an origin; use something like http://127.0.0.1:9000.")
+    origin = _origin("ALPACA_TRADING_URL")
     return TradingAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, live, origin)
 
 
 def data_access(feed: str = "") -> "AlpacaAccess":
     """The way to the bars of a feed, by default of the ALPACA_FEED setting.
 
-    Raises CommandError (status 2) for missing keys and for what is no feed.
+    Raises CommandError (status 2) for missing keys, for what is no feed and for a malformed address.
     """
     from positions.market.feeds.alpaca.access import AlpacaAccess
 
@@ -51,12 +49,21 @@ def data_access(feed: str = "") -> "AlpacaAccess":
     feed = feed or settings.ALPACA_FEED
     if feed not in FEEDS:
         raise bad_input(f"ALPACA_FEED={feed} is not a feed; use {' or '.join(FEEDS)}.")
-    return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), settings.ALPACA_DATA_URL)
+    origin = _origin("ALPACA_DATA_URL")
+    return AlpacaAccess(settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY, Feed(feed), origin)
 
 
 def _demand_keys() -> None:
     if not (settings.ALPACA_API_KEY and settings.ALPACA_SECRET_KEY):
         raise bad_input("ALPACA_API_KEY and ALPACA_SECRET_KEY are not both set; put them into .env (see .env.example).")
+
+
+def _origin(setting: str) -> str:
+    """An address without a path, "" for Alpaca's own."""
+    origin = str(getattr(settings, setting)).rstrip("/")
+    if origin and not re.fullmatch(r"https?://[^/\s]+", origin):
+        raise bad_input(f"{setting}={origin} is not an origin; use something like http://127.0.0.1:9000.")
+    return origin
 
 
 def alpaca_broker(access: "TradingAccess", clock: "Clock") -> "AlpacaBroker":

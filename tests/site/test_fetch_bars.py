@@ -209,3 +209,8 @@ def test_a_killed_download_leaves_whole_sessions_and_goes_on_from_there(
     call_command(*arguments, stdout=StringIO())
     assert len(server.requests) == 1
     assert [len(stored.rows(day)) for day in stored.days()] == [10, 10, 10]
+
+
+def test_a_malformed_address_is_told_before_anything_is_asked(bars: Path, settings: Any) -> None:
+    settings.ALPACA_DATA_URL = "127.0.0.1:9000"
+    assert "ALPACA_DATA_URL=127.0.0.1:9000 is not an origin" in refusal()
