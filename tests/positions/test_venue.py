@@ -198,3 +198,9 @@ class Trading(RuleBasedStateMachine):
 
 TestTrading = Trading.TestCase
 TestTrading.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(("rule", "value"), [("cash", "nan"), ("spread", "Infinity"), ("bar_delay", "inf")])
+def test_a_rule_takes_no_number_that_is_not_finite(rule: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{value!r} is no value for {rule}"):
+        changed(Rules(), {rule: value})

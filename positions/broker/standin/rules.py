@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 #: Alpaca's codes. Each covers many causes.
@@ -89,7 +90,10 @@ def _parsed(name: str, kind: Any, value: object) -> object:
     if kind == float | None and (value is None or text == "never"):
         return None
     try:
-        return _READERS[kind](text.lower() if kind is bool else text)
+        parsed = _READERS[kind](text.lower() if kind is bool else text)
+        if isinstance(parsed, Decimal | float) and not isfinite(parsed):
+            raise ValueError
+        return parsed
     except (ValueError, KeyError, InvalidOperation):
         raise ValueError(f"{text!r} is no value for {name}; its default is {getattr(Rules(), name)}") from None
 
