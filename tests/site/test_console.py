@@ -89,6 +89,12 @@ def test_traceback_shows_where(tmp_path: Path) -> None:
     assert "Traceback (most recent call last)" in done.stderr
 
 
+def test_a_command_whose_settings_fail_their_checks_ends_with_2(tmp_path: Path) -> None:
+    done = manage(tmp_path, "trade", BOOK="nonsense")
+    assert done.returncode == 2
+    assert "BOOK=nonsense is not a book" in done.stderr
+
+
 def test_an_unusable_strategy_is_told_without_a_traceback(tmp_path: Path) -> None:
     done = manage(tmp_path, "migrate", STRATEGY="nowhere.Strategy")
     assert done.returncode != 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter, SystemCheckError
 
 from tradingsite.kit.json_file import add_json_option, check_json_file
 from tradingsite.kit.options import BAD_CONFIGURATION, INTERRUPTED, NO_DATABASE
@@ -48,4 +48,8 @@ class SiteCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         check_json_file(options.get("json"))
-        return super().execute(*args, **options)
+        try:
+            return super().execute(*args, **options)
+        except SystemCheckError as error:
+            error.returncode = BAD_CONFIGURATION
+            raise
