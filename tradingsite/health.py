@@ -116,7 +116,7 @@ def look(book: str, now: datetime) -> Look:
     counts = Trade.objects.filter(book=book).order_by().values_list("status").annotate(Count("pk"))
     waiting = Instruction.objects.filter(book=book, state=InstructionState.WAITING, expires_at__gt=now)
     newest = Prediction.objects.filter(book=book).values_list("latency_us", flat=True)[:PREDICTIONS_LOOKED_AT]
-    latencies = np.array(newest) / 1e6
+    latencies = np.array(list(newest)) / 1e6
     median, p99 = np.quantile(latencies, [0.5, 0.99]).tolist() if len(latencies) else (None, None)
     return Look(
         book=book,

@@ -71,6 +71,14 @@ def test_without_a_database_it_is_not_ready(client: Client, monkeypatch: pytest.
     assert (answer.status_code, answer.json()["database"]) == (503, "It cannot be reached.")
 
 
+def test_without_a_database_the_api_asks_to_be_asked_again(owner: User) -> None:
+    api = APIClient(raise_request_exception=False)
+    api.force_authenticate(owner)
+    with connection.execute_wrapper(database_is_away):
+        for address in ("/api/v1/trades/", "/api/v1/health/", "/metrics"):
+            problem_of(api.get(address), 503, "database_away")
+
+
 def test_with_a_migration_that_is_not_applied_it_is_not_ready(client: Client) -> None:
     health._were_current.cache_clear()
     MigrationRecorder.Migration.objects.filter(app="positions").delete()

@@ -6,12 +6,18 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import DataError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpResponse
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.views import exception_handler
 
 CONTENT_TYPE = "application/problem+json"
+
+
+class DatabaseAway(APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "database_away"
+    default_detail = "The database does not answer: ask again. /readyz says more."
 
 
 def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> HttpResponse:
@@ -25,6 +31,8 @@ def explain(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
     cursor, a time beyond the calendar, a character that no text has) is the caller's mistake too."""
     if isinstance(error, DjangoValidationError | OverflowError | DataError):
         error = ValidationError("A parameter has a value that no row can have.")
+    if isinstance(error, InterfaceError | OperationalError):
+        error = DatabaseAway()
     answer = exception_handler(error, context)
     if answer is None:
         return None
