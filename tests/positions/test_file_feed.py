@@ -334,7 +334,9 @@ def test_a_row_behind_a_bad_one_of_the_same_minute_takes_its_place_when_skipping
 
 def test_a_file_without_one_good_row_is_refused_even_when_skipping(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "bars.csv", [{**row, "volume": -1} for row in good_rows()])
-    assert "not one good row" in refusal(path, skip_bad_rows=True)
+    told = refusal(path, skip_bad_rows=True)
+    assert "not one good row" in told
+    assert "--skip-bad-rows" not in told  # it was passed
 
 
 # Files that are bad as a whole

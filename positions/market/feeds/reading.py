@@ -16,7 +16,7 @@ Whole = NDArray[np.int64]
 
 _CSV, _GZIPPED, _PARQUET = ".csv", ".csv.gz", ".parquet"
 _TIME_WITH_OFFSET = r"[T ]\d\d:?\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
-_ADVICE = "correct the file or pass --skip-bad-rows"
+_CORRECT, _CORRECT_OR_SKIP = "correct the file", "correct the file or pass --skip-bad-rows"
 
 
 class BadBars(ValueError):
@@ -37,6 +37,7 @@ class Table:
     def __init__(self, path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = (), skip: bool = False) -> None:
         self.path = path
         self._skip = skip
+        self._advice = _CORRECT if skip else _CORRECT_OR_SKIP
         self._unit = "row" if path.suffix.lower() == _PARQUET else "line"
         self._first_bad: tuple[int, str] | None = None
         self._columns, self._numbers, self._broken_lines = self._read(needed, optional)
@@ -55,8 +56,9 @@ class Table:
     def bad_file(self, problem: str) -> BadBars:
         return BadBars(f"{self.path}: {' '.join(problem.splitlines())}")  # names in a broken file hold anything
 
-    def bad_row(self, row: int, column: str, problem: str, advice: str = _ADVICE) -> BadBars:
-        return self.bad_file(f"{self._unit} {self._numbers[row]}, column {column}: {problem}; {advice}")
+    def bad_row(self, row: int, column: str, problem: str, advice: str = "") -> BadBars:
+        where = f"{self._unit} {self._numbers[row]}, column {column}"
+        return self.bad_file(f"{where}: {problem}; {advice or self._advice}")
 
     def refuse(self, bad: Mask, column: str, problem: str) -> None:
         """Marks rows that are still good as bad. `problem` goes on with "must ..."; the row's value is added to it."""
@@ -230,7 +232,7 @@ class Table:
         if broken and not self._skip:
             line = broken[0]
             found = f"{line.actual_columns} values instead of {line.expected_columns}"
-            raise self.bad_file(f"line {line.number}, all columns: {found}; {_ADVICE}")
+            raise self.bad_file(f"line {line.number}, all columns: {found}; {self._advice}")
         numbers = np.arange(2, len(columns) + len(broken) + 2)
         numbers = np.delete(numbers, [line.number - 2 for line in broken])
         blank = np.logical_and.reduce([pc.equal(columns[column], "").to_numpy() for column in wanted])
