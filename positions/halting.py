@@ -8,6 +8,7 @@ import orjson
 from django.conf import settings
 
 from positions.books import folder_name
+from tradingsite.kit.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,10 @@ def _path(book: str) -> Path:
 
 
 def halt(book: str, halt: Halt) -> None:
-    """In force with the next tick. Raises OSError where the file cannot be written."""
+    """In force with the next tick. Raises OSError, which names the file, where it cannot be written: nothing is halted then."""
     path = _path(book)
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(".new")
-    aside.write_bytes(orjson.dumps(asdict(halt)))
-    aside.replace(path)
+    write_whole(path, orjson.dumps(asdict(halt)))
 
 
 def resume(book: str) -> bool:

@@ -74,9 +74,9 @@ def acquire(book: str, name: str, now: datetime, duration: timedelta) -> WorkerL
     if held is not None:
         free = free.filter(epoch=held.epoch)
     if not free.update(epoch=F("epoch") + 1, **mine):
-        holder = f"{held.holder} holds it until {held.expires_at:%H:%M:%S} UTC" if held else "it was just released"
+        holder = f"{held.holder} holds it" if held else "it was just released"
         since = held.acquired_at if held else None
-        raise LeaseTaken(f"{name} of {book} is being done already: {holder}; try again then", since)
+        raise LeaseTaken(f"{name} of {book} is being done already: {holder}; try again when it has ended", since)
     return WorkerLease.objects.get(book=book, name=name, holder=mine["holder"])
 
 

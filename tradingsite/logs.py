@@ -40,6 +40,7 @@ def configure(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "tradingsite.logs.formatter"}},
+        "filters": {"no_lost_connections": {"()": "tradingsite.logs.no_lost_connections"}},
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": "json"},
             "nowhere": {"class": "logging.NullHandler"},
@@ -56,6 +57,9 @@ def configure(level: str) -> dict[str, Any]:
             # The addresses of notification services are secrets: these would write them, in parts or as a whole.
             "apprise": {"level": "WARNING", "handlers": ["nowhere"], "propagate": False},
             "urllib3": {"level": "INFO" if level == "DEBUG" else level},
+            # Each lost connection would be a traceback; ours, stream_trouble, tells of it once.
+            "alpaca.trading.stream": {"filters": ["no_lost_connections"]},
+            "alpaca.data.live.websocket": {"filters": ["no_lost_connections"]},
             "requests_oauthlib": {"level": "ERROR"},
             "oauthlib": {"level": "ERROR"},
         },
@@ -66,6 +70,16 @@ def _tell_listeners(logger: WrappedLogger, method: str, event: EventDict) -> Eve
     for listener in listeners:
         listener(event)
     return event
+
+
+def no_lost_connections() -> Callable[[logging.LogRecord], bool]:
+    """Lets through what is no error of the network: a mistake of ours in what the SDK calls has no other log."""
+
+    def is_told(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, OSError)
+
+    return is_told
 
 
 def formatter() -> logging.Formatter:

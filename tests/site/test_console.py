@@ -55,7 +55,9 @@ def test_a_wrong_database_name_or_user_is_told_in_one_line(tmp_path: Path, pool:
 def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
     done = manage(tmp_path, "migrate", DATABASE_URL=f"sqlite:///{tmp_path}/nowhere/db.sqlite3")
     assert done.returncode == 3
-    assert done.stderr == "The database cannot be reached: unable to open database file. Check DATABASE_URL.\n"
+    assert done.stderr == (
+        "The database cannot be used: unable to open database file. Check DATABASE_URL, and that its disk has room.\n"
+    )
 
 
 def test_a_database_without_tables_is_told_with_the_command_that_makes_them(tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
     assert "were not blocked" in capsys.readouterr().out
 
 
+def test_where_nothing_can_be_written_the_file_is_named_and_nothing_is_halted(folder: Path) -> None:
+    (folder / "halted").mkdir()
+    (folder / "halted" / "paper-1.json").mkdir()  # a folder where the file belongs, which nobody may write over
+    with pytest.raises(OSError, match=r"halted/paper-1\.json"):
+        call_command("halt", "--book", "paper:1")
+    assert [path.name for path in (folder / "halted").iterdir()] == ["paper-1.json"]
+
+
 def test_a_file_that_cannot_be_read_blocks(folder: Path) -> None:
     call_command("halt", "--book", "paper:1")
     (folder / "halted" / "paper-1.json").write_text("{")

@@ -21,6 +21,11 @@ try:
     {}["lost"]
 except KeyError:
     structlog.get_logger("positions.journal").exception("unreadable row")
+for trouble in (ConnectionRefusedError("gone"), KeyError("ours")):
+    try:
+        raise trouble
+    except Exception:
+        logging.getLogger("alpaca.trading.stream").exception("error during websocket communication")
 """
 
 
@@ -43,9 +48,16 @@ def test_every_event_is_one_json_object_a_line_on_stderr(tmp_path: Path) -> None
         ("some.library", "error", "gave up after 3 tries"),
         ("django.server", "warning", '"GET /nowhere HTTP/1.1" 404'),
         ("positions.journal", "error", "unreadable row"),
+        ("alpaca.trading.stream", "error", "error during websocket communication"),
     ]
     assert (events[0]["symbol"], events[0]["session"]) == ("KO", "2024-01-03")
     assert events[3]["exception"].endswith("KeyError: 'lost'")
+
+
+def test_a_lost_connection_of_a_stream_is_told_once_by_us_and_not_by_the_sdk(tmp_path: Path) -> None:
+    exceptions = [event["exception"] for event in said(tmp_path, "WARNING") if event["logger"].startswith("alpaca")]
+    assert len(exceptions) == 1
+    assert exceptions[0].endswith("KeyError: 'ours'")
 
 
 def test_times_are_utc_whatever_the_machines_zone(tmp_path: Path) -> None:
@@ -55,6 +67,6 @@ def test_times_are_utc_whatever_the_machines_zone(tmp_path: Path) -> None:
         assert abs(datetime.now(moment.tzinfo) - moment) < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize(("level", "count"), [("INFO", 5), ("ERROR", 2)])
+@pytest.mark.parametrize(("level", "count"), [("INFO", 6), ("ERROR", 3)])
 def test_the_level_holds_for_structlog_and_logging_alike(tmp_path: Path, level: str, count: int) -> None:
     assert len(said(tmp_path, level)) == count
