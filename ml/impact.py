@@ -1,8 +1,9 @@
 """Whether the exit rules help: what trades made beside what their plans alone would have made, trade by trade.
 
 A trade's plan is its initial stop, its target and the session's close (positions/ledger.py). Both results are in R,
-after costs (of a live trade what was taken, of its plan COST_PER_SHARE), so that their difference is what the rule that closed the trade was worth. Only rules that act
-before the plan ends can make one: the three early rules, and the stop that breakeven moved.
+after costs (of a live trade what was taken, of its plan COST_PER_SHARE), so that their difference is what the rule that
+closed the trade was worth. Only rules that act before the plan ends can make one: the three early rules, and the stop
+that breakeven moved.
 """
 
 from collections import Counter, defaultdict

@@ -26,7 +26,7 @@ def _path(book: str) -> Path:
 
 
 def halt(book: str, halt: Halt) -> None:
-    """In force with the next tick. Raises OSError, which names the file, where it cannot be written: nothing is halted then."""
+    """In force with the next tick. Raises OSError, which names the file: nothing is halted then."""
     path = _path(book)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, orjson.dumps(asdict(halt)))

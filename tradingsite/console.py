@@ -60,7 +60,8 @@ def _told(error: BaseException) -> tuple[str, int] | None:
     if not isinstance(error, DatabaseError):
         return f"Configuration: {error}", BAD_CONFIGURATION
     if _is_out_of_reach(error):
-        return f"The database cannot be used: {_reason(error)}. Check DATABASE_URL, and that its disk has room.", NO_DATABASE
+        told = f"The database cannot be used: {_reason(error)}. Check DATABASE_URL, and that its disk has room."
+        return told, NO_DATABASE
     if _is_missing_table(error):
         return f"{_first_line(error)}. If the database is new: python manage.py migrate", BAD_CONFIGURATION
     return None

@@ -115,8 +115,8 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     sortable_by: Sequence[str] = ()
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """No regular expressions: a broken one would be an error of the database, a slow one a burden to it. No parts of
-        dates, which nothing here asks for: Django takes a month of 99 for a mistake of ours."""
+        """No regular expressions: a broken one would be an error of the database, a slow one a burden to it. No parts
+        of dates, which nothing here asks for: Django takes a month of 99 for a mistake of ours."""
         parts = {"regex", "iregex", "year", "month", "day"}
         return parts.isdisjoint(lookup.split("__")) and bool(super().lookup_allowed(lookup, value, request))
 
