@@ -185,7 +185,7 @@ def beeswarm(sample: Sequence[Mapping[str, Any]]) -> Chart:
             "height": 170 + 28 * max(len(names), 1),
             "showlegend": False,
             "margin": {"l": 8, "r": 16, "t": 70, "b": 48},
-            "xaxis": {"title": {"text": "added to the log-odds of a WIN"}, "nticks": 5, "zeroline": True},
+            "xaxis": {"title": {"text": "log-odds of a WIN added"}, "nticks": 5, "zeroline": True},
             "yaxis": {
                 "range": [len(names) - 0.5, -0.5],
                 "tickvals": list(range(len(names))),
