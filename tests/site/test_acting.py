@@ -176,6 +176,7 @@ def test_a_position_is_listed_and_its_close_asked(operator: APIClient) -> None:
     assert post(operator, "/api/v1/positions/AAPL/close/", {"reason": "news"}).status_code == 202
     row = Instruction.objects.get()
     assert (row.kind, row.symbol, row.reason, row.asked_by) == ("close", "AAPL", "news", "eve")
+    assert row.signal_key == trade.signal_key
 
 
 class TestKeys:
