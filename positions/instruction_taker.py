@@ -86,7 +86,7 @@ class InstructionTaker:
         mine = self._desk.store.live.get(instruction.symbol)
         if mine is None or mine.trade.signal_key != instruction.signal_key:
             given_up = instruction.state == InstructionState.TAKEN
-            return Answer(InstructionState.ACCEPTED if given_up else InstructionState.REFUSED, "trade_over")
+            return Answer(InstructionState.ACCEPTED, "trade_over") if given_up else _refused("trade_over")
         if mine.trade.status == TradeStatus.ENTERING:
             instruction.state = InstructionState.TAKEN
             self._desk.execution.cancel_entry(mine)

@@ -31,6 +31,7 @@ from tradingsite.kit.api import StrictView, serializer_of
 from tradingsite.kit.fields import NumberField, PatternField, PriceField, StrictSerializer, SwitchField, TextField
 from tradingsite.kit.permissions import needs
 from tradingsite.kit.throttling import ActThrottle
+from tradingsite.known_books import why_not_known
 
 
 class NotNow(APIException):
@@ -45,7 +46,15 @@ def key_header(*, required: bool) -> OpenApiParameter:
 
 
 class BookSerializer(StrictSerializer):
-    book = PatternField(NAME.pattern, required=False, help_text="Without it, that of the BOOK setting.")
+    book = PatternField(
+        NAME.pattern, required=False, help_text="One that has traded here. Without it, that of the BOOK setting."
+    )
+
+    def validate_book(self, book: str) -> str:
+        why_not = why_not_known(book)
+        if why_not:
+            raise serializers.ValidationError(why_not)
+        return book
 
 
 class HaltSerializer(BookSerializer):
@@ -198,8 +207,8 @@ class PositionViewSet(OpenPositionViewSet):
         throttle_classes=[ActThrottle],
     )
     def close(self, request: Request, symbol: str) -> HttpResponse:
-        """Have the trade of the BOOK setting that is open in a symbol now closed at the market by the trading process, or
-        its entry given up."""
+        """Have the trade of the BOOK setting that is open in a symbol now closed at the market by the trading process,
+        or its entry given up."""
         told = _told(request, CloseSerializer)
 
         def act() -> Answer:
