@@ -84,12 +84,11 @@ class InstructionTaker:
     def _close(self, instruction: Instruction) -> Answer | None:
         """None while an entry is being cancelled: what it has filled until then is closed next."""
         mine = self._desk.store.live.get(instruction.symbol)
-        if instruction.signal_key and (mine is None or mine.trade.signal_key != instruction.signal_key):
-            return Answer(InstructionState.ACCEPTED, "trade_over")
-        if mine is None:
-            return _refused("no_position")
-        instruction.signal_key = mine.trade.signal_key
+        if mine is None or mine.trade.signal_key != instruction.signal_key:
+            given_up = instruction.state == InstructionState.TAKEN
+            return Answer(InstructionState.ACCEPTED, "trade_over") if given_up else _refused("trade_over")
         if mine.trade.status == TradeStatus.ENTERING:
+            instruction.state = InstructionState.TAKEN
             self._desk.execution.cancel_entry(mine)
             return None
         if mine.exit is not None:

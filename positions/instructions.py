@@ -3,9 +3,9 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from positions.models import Instruction
+from positions.models import Instruction, Trade
 from positions.words import InstructionKind, Side
 
 #: What nobody has taken by then is never carried out. The trading process looks at least every ten seconds.
@@ -20,10 +20,25 @@ class Plan(NamedTuple):
     target: Decimal
 
 
-def ask(book: str, symbol: str, by: str, now: datetime, *, plan: Plan | None = None, reason: str = "") -> Instruction:
-    """Ask for a signal to be traded where there is a plan, else for the symbol's position to be closed."""
-    told = plan._asdict() if plan else {}
-    kind = InstructionKind.SIGNAL if plan else InstructionKind.CLOSE
-    return Instruction.objects.create(
-        book=book, kind=kind, symbol=symbol, reason=reason, asked_by=by, asked_at=now, expires_at=now + LIFETIME, **told
-    )
+class Asked(NamedTuple):
+    """Who asks, when (aware UTC), and why in their own words."""
+
+    by: str
+    at: datetime
+    reason: str = ""
+
+
+def ask_signal(book: str, symbol: str, plan: Plan, asked: Asked) -> Instruction:
+    """Ask for a signal to be traded."""
+    return _ask(asked, kind=InstructionKind.SIGNAL, book=book, symbol=symbol, **plan._asdict())
+
+
+def ask_close(trade: Trade, asked: Asked) -> Instruction:
+    """Ask for this trade to be closed, and no later one of its symbol."""
+    about = {"book": trade.book, "symbol": trade.symbol, "signal_key": trade.signal_key}
+    return _ask(asked, kind=InstructionKind.CLOSE, **about)
+
+
+def _ask(asked: Asked, **wish: Any) -> Instruction:
+    by, at, reason = asked
+    return Instruction.objects.create(asked_by=by, asked_at=at, expires_at=at + LIFETIME, reason=reason, **wish)

@@ -480,7 +480,7 @@ UNANSWERED = (InstructionState.WAITING, InstructionState.TAKEN)
 class Instruction(models.Model):
     """What somebody asks of the process that trades a book, which alone sends orders. Not taken until `expires_at`, it
     is never carried out. `answer` says what came of it in a word, `signal_key` whose features, predictions and trade
-    it led to."""
+    it led to, or which trade is to be closed."""
 
     book = book_field()
     kind = word_field(InstructionKind)

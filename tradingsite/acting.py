@@ -20,11 +20,10 @@ from ml.asking import NobodyToAsk, ask, newest_features, values_of
 from ml.features import MODEL_FEATURES, Feature, Kind
 from ml.models import Prediction, TradeFeatures
 from ml.predictor import ModelUnusable
-from positions import instructions
 from positions.api import SYMBOL, InstructionSerializer, InstructionViewSet, OpenPositionViewSet
 from positions.books import NAME, is_at_alpaca
 from positions.halting import Halt, halt, halted, resume
-from positions.instructions import Plan
+from positions.instructions import Asked, Plan, ask_close, ask_signal
 from positions.models import LIVE_STATUSES, Instruction, Trade
 from positions.words import Side
 from tradingsite.idempotency import HEADER, KEY, Answer, Contradiction, answered, keyed, once
@@ -32,6 +31,7 @@ from tradingsite.kit.api import StrictView, serializer_of
 from tradingsite.kit.fields import NumberField, PatternField, PriceField, StrictSerializer, SwitchField, TextField
 from tradingsite.kit.permissions import needs
 from tradingsite.kit.throttling import ActThrottle
+from tradingsite.known_books import why_not_known
 
 
 class NotNow(APIException):
@@ -46,7 +46,15 @@ def key_header(*, required: bool) -> OpenApiParameter:
 
 
 class BookSerializer(StrictSerializer):
-    book = PatternField(NAME.pattern, required=False, help_text="Without it, that of the BOOK setting.")
+    book = PatternField(
+        NAME.pattern, required=False, help_text="One that has traded here. Without it, that of the BOOK setting."
+    )
+
+    def validate_book(self, book: str) -> str:
+        why_not = why_not_known(book)
+        if why_not:
+            raise serializers.ValidationError(why_not)
+        return book
 
 
 class HaltSerializer(BookSerializer):
@@ -131,7 +139,11 @@ def _told(request: Request, serializer: type[StrictSerializer]) -> Mapping[str, 
     return values
 
 
-def _asked(instruction: Instruction) -> Answer:
+def _asked(request: Request, told: Mapping[str, Any]) -> Asked:
+    return Asked(request.user.get_username(), timezone.now(), told["reason"])
+
+
+def _answer_of(instruction: Instruction) -> Answer:
     return 202, InstructionSerializer(instruction).data
 
 
@@ -195,15 +207,16 @@ class PositionViewSet(OpenPositionViewSet):
         throttle_classes=[ActThrottle],
     )
     def close(self, request: Request, symbol: str) -> HttpResponse:
-        """Have a position of the BOOK setting closed at the market by the trading process, or its entry given up."""
+        """Have the trade of the BOOK setting that is open in a symbol now closed at the market by the trading process,
+        or its entry given up."""
         told = _told(request, CloseSerializer)
 
         def act() -> Answer:
             book = _trading_book()
-            if not Trade.objects.filter(book=book, symbol=symbol, status__in=LIVE_STATUSES).exists():
+            trade = Trade.objects.filter(book=book, symbol=symbol, status__in=LIVE_STATUSES).first()
+            if trade is None:
                 raise NotFound(f"{book} holds no position in {symbol}.")
-            by, now = request.user.get_username(), timezone.now()
-            return _asked(instructions.ask(book, symbol, by, now, reason=told["reason"]))
+            return _answer_of(ask_close(trade, _asked(request, told)))
 
         return once(keyed(request, told, required=True), act)
 
@@ -241,9 +254,7 @@ class SignalView(StrictView):
             raise Contradiction("The stop of a long lies below its target, that of a short above it.")
 
         def act() -> Answer:
-            by, now = request.user.get_username(), timezone.now()
-            book = _trading_book()
-            return _asked(instructions.ask(book, told["symbol"], by, now, plan=plan, reason=told["reason"]))
+            return _answer_of(ask_signal(_trading_book(), told["symbol"], plan, _asked(request, told)))
 
         return once(keyed(request, told, required=True), act)
 

@@ -31,8 +31,8 @@ from reports import impact
 from reports.charts import equity
 from reports.daily import MARKETS, errors_path, report_path
 from reports.figures import dollars, in_r
-from tradingsite.kit.admin import distinct
 from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
+from tradingsite.known_books import stored_books
 
 NEEDED = (
     "positions.view_trade",
@@ -101,9 +101,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _books(shown: str) -> list[str]:
-    """Books with a session or a trade, without the drafts of runs that are going on."""
-    stored = {*distinct(Performance, "book"), *distinct(Trade, "book")}
-    return sorted({settings.BOOK, shown, *filter(is_book, stored)})
+    return sorted({settings.BOOK, shown, *stored_books()})
 
 
 def _share(part: float | None) -> str:

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 from positions.books import is_book
 from positions.halting import Halt, halt, resume
 from reports.daily import report_path, written_reports
+from tradingsite.known_books import why_not_known
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,10 @@ def halting(request: HttpRequest) -> HttpResponse:
     book, action = request.POST.get("book", ""), request.POST.get("action", "")
     if not is_book(book) or action not in HALTING:
         return HttpResponseBadRequest("Give a book and one of halt, flatten, resume.")
+    page, why_not = redirect(f"{reverse('admin:index')}?book={book}"), why_not_known(book)
+    if why_not:
+        messages.error(request, why_not)
+        return page
     who = request.user.get_username()
     if action == "resume":
         resume(book)
@@ -36,7 +41,7 @@ def halting(request: HttpRequest) -> HttpResponse:
         halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
     log.info("halting", book=book, action=action, by=who)
     messages.success(request, f"Done: {action} {book}.")
-    return redirect(f"{reverse('admin:index')}?book={book}")
+    return page
 
 
 class SessionConverter:

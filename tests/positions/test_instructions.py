@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from positions.instruction_taker import InstructionTaker
-from positions.instructions import LIFETIME, Plan, ask
+from positions.instructions import LIFETIME, Asked, Plan, ask_close, ask_signal
 from positions.isolation import Isolation
 from positions.models import Instruction, PositionExit, Trade
 from positions.rules import RiskSettings
@@ -24,6 +24,10 @@ LONG = Plan(Side.LONG, Decimal(99), Decimal(102))
 BOOK = "simulated"
 
 
+def by_ada(ago: timedelta = timedelta(0)) -> Asked:
+    return Asked("ada", datetime.now(UTC) - ago, "news")
+
+
 class Desk:
     """A desk after five flat minutes, and what it is asked."""
 
@@ -33,8 +37,11 @@ class Desk:
             self.stage.bar(FLAT, FLAT)
         self.taker = InstructionTaker(self.stage.desk, self.stage.loop)
 
-    def ask(self, symbol: str = "KO", plan: Plan | None = None, ago: timedelta = timedelta(0)) -> Instruction:
-        return ask(BOOK, symbol, "ada", datetime.now(UTC) - ago, plan=plan, reason="news")
+    def ask(self, symbol: str = "KO", plan: Plan = LONG, ago: timedelta = timedelta(0)) -> Instruction:
+        return ask_signal(BOOK, symbol, plan, by_ada(ago))
+
+    def close(self) -> Instruction:
+        return ask_close(Trade.objects.latest("signal_at"), by_ada())
 
     def look(self, session: object = ...) -> None:
         self.taker.carry_out(self.stage.now, self.stage.session if session is ... else session)
@@ -47,7 +54,7 @@ class Desk:
 
 def test_a_signal_goes_the_way_of_the_strategys_own() -> None:
     desk = Desk()
-    asked = desk.ask(plan=LONG)
+    asked = desk.ask()
     assert desk.told(asked) == ("accepted", "")
     trade = Trade.objects.get()
     assert (trade.signal_key, trade.strategy, trade.planned_entry) == (asked.signal_key, "api:ada", Decimal(100))
@@ -60,7 +67,7 @@ def test_a_signal_goes_the_way_of_the_strategys_own() -> None:
 def test_what_is_against_a_signal_is_the_answer() -> None:
     desk = Desk(protections=True)
     desk.stage.listener.opinion = Opinion(take=False, reason="model_skips")
-    assert desk.told(desk.ask(plan=LONG)) == ("refused", "model_skips")
+    assert desk.told(desk.ask()) == ("refused", "model_skips")
     desk.stage.listener.opinion = Opinion(take=True)
     assert desk.told(desk.ask("F", plan=LONG._replace(target=Decimal("99.5")))) == ("refused", "invalid_plan")
     desk.stage.risk = RiskSettings(max_open_positions=0)
@@ -74,7 +81,7 @@ def test_what_is_against_a_signal_is_the_answer() -> None:
 
 def test_the_same_plan_twice_within_a_bar_is_one_signal() -> None:
     desk = Desk()
-    first, second = desk.ask(plan=LONG), desk.ask(plan=LONG)
+    first, second = desk.ask(), desk.ask()
     assert desk.told(first) == ("accepted", "")
     assert desk.told(second) == ("refused", "given_already")
     assert len(desk.stage.listener.decisions) == 1
@@ -82,12 +89,12 @@ def test_the_same_plan_twice_within_a_bar_is_one_signal() -> None:
 
 def test_without_a_market_to_judge_by_nothing_is_considered() -> None:
     desk = Desk()
-    assert desk.told(desk.ask("IBM", plan=LONG)) == ("refused", "not_on_watchlist")
+    assert desk.told(desk.ask("IBM")) == ("refused", "not_on_watchlist")
     desk.stage.bar(FLAT, NO_BAR)
-    assert desk.told(desk.ask("F", plan=LONG)) == ("refused", "no_bar")
+    assert desk.told(desk.ask("F")) == ("refused", "no_bar")
     desk.stage.now += 3 * MINUTE
-    assert desk.told(desk.ask(plan=LONG)) == ("refused", "no_bar")
-    closed = desk.ask(plan=LONG)
+    assert desk.told(desk.ask()) == ("refused", "no_bar")
+    closed = desk.ask()
     desk.look(session=None)
     closed.refresh_from_db()
     assert (closed.state, closed.answer) == ("refused", "market_closed")
@@ -96,15 +103,15 @@ def test_without_a_market_to_judge_by_nothing_is_considered() -> None:
 
 def test_near_the_close_nothing_is_entered() -> None:
     desk = Desk(minutes=10)
-    assert desk.told(desk.ask(plan=LONG)) == ("refused", "session_ends")
+    assert desk.told(desk.ask()) == ("refused", "session_ends")
 
 
 def test_who_only_watches_enters_nothing_and_closes_what_is_asked() -> None:
     desk = Desk()
     trade = desk.stage.enter()
     desk.taker = InstructionTaker(replace(desk.stage.desk, strategy=OnlyWatching()), desk.stage.loop)
-    assert desk.told(desk.ask("F", plan=LONG)) == ("refused", "only_watching")
-    assert desk.told(desk.ask()) == ("accepted", "")
+    assert desk.told(desk.ask("F")) == ("refused", "only_watching")
+    assert desk.told(desk.close()) == ("accepted", "")
     desk.stage.bar(FLAT)
     trade.refresh_from_db()
     assert trade.status == TradeStatus.CLOSED
@@ -113,31 +120,44 @@ def test_who_only_watches_enters_nothing_and_closes_what_is_asked() -> None:
 def test_a_position_is_closed_once() -> None:
     desk = Desk()
     trade = desk.stage.enter()
-    first, second = desk.ask(), desk.ask()
+    first, second = desk.close(), desk.close()
     assert desk.told(first) == ("accepted", "")
     assert desk.told(second) == ("refused", "leaving_already")
     desk.stage.bar(FLAT)
     trade.refresh_from_db()
     assert (trade.status, trade.exit_reason) == (TradeStatus.CLOSED, ExitReason.MANUAL)
     assert trade.exits.get().evidence == {"asked_by": "ada", "reason": "news", "instruction": first.pk}
-    assert desk.told(desk.ask()) == ("refused", "no_position")
+    assert desk.told(desk.close()) == ("refused", "trade_over")
+
+
+def test_a_later_trade_in_the_symbol_is_not_closed_by_what_was_asked_of_an_earlier_one() -> None:
+    desk = Desk()
+    desk.stage.enter()
+    assert desk.told(desk.close()) == ("accepted", "")
+    late = desk.close()
+    desk.stage.bar(FLAT)
+    later = desk.stage.enter()
+    assert desk.told(late) == ("refused", "trade_over")
+    desk.stage.bar(FLAT)
+    later.refresh_from_db()
+    assert later.status == TradeStatus.OPEN
 
 
 def test_an_entry_that_has_not_filled_is_given_up() -> None:
     desk = Desk()
-    desk.ask(plan=LONG)
+    desk.ask()
     desk.look()
-    asked = desk.ask()
-    assert desk.told(asked) == ("taken", "")
+    close = desk.close()
+    assert desk.told(close) == ("taken", "")
     desk.stage.loop.settle()
-    assert desk.told(asked) == ("accepted", "trade_over")
+    assert desk.told(close) == ("accepted", "trade_over")
     desk.stage.bar(FLAT)
     assert Trade.objects.get().status == TradeStatus.CANCELLED
 
 
 def test_what_waited_too_long_is_never_carried_out() -> None:
     desk = Desk()
-    late = desk.ask(plan=LONG, ago=LIFETIME)
+    late = desk.ask(ago=LIFETIME)
     assert late.state_at(datetime.now(UTC)) == "expired"
     assert desk.told(late) == ("expired", "")
     assert not Trade.objects.exists()
@@ -145,7 +165,7 @@ def test_what_waited_too_long_is_never_carried_out() -> None:
 
 def test_what_another_process_takes_first_is_left_to_it() -> None:
     desk = Desk()
-    asked = desk.ask(plan=LONG)
+    asked = desk.ask()
     first = []
 
     def other_process(execute: Any, sql: str, *arguments: Any) -> Any:
@@ -162,13 +182,13 @@ def test_what_another_process_takes_first_is_left_to_it() -> None:
 
 def test_instructions_for_another_book_are_not_seen() -> None:
     desk = Desk()
-    other = ask("paper:2", "KO", "ada", datetime.now(UTC), plan=LONG)
+    other = ask_signal("paper:2", "KO", LONG, by_ada())
     assert desk.told(other) == ("waiting", "")
 
 
 def test_without_a_database_nothing_is_taken_and_the_desk_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    asked = desk.ask(plan=LONG)
+    asked = desk.ask()
 
     def away(**wanted: object) -> None:
         raise OperationalError("away")
@@ -190,7 +210,7 @@ def test_a_look_without_instructions_costs_one_query(django_assert_num_queries: 
 def test_what_a_process_had_begun_when_it_ended_is_unknown_to_the_next_and_not_done_again() -> None:
     desk = Desk()
     desk.stage.enter()
-    asked = desk.ask()
+    asked = desk.close()
     Instruction.objects.filter(pk=asked.pk).update(state="taken")
     desk.taker = InstructionTaker(desk.stage.desk, desk.stage.loop)
     assert desk.told(asked) == ("unknown", "")
@@ -202,7 +222,7 @@ def test_what_failed_under_way_is_unknown_and_the_others_are_carried_out(monkeyp
     desk = Desk()
     isolated = replace(desk.stage.desk, isolate=Isolation("simulated", desk.stage.world.clock).of)
     desk.taker = InstructionTaker(isolated, desk.stage.loop)
-    failing, other = desk.ask("KO", plan=LONG), desk.ask("F")
+    failing, other = desk.ask("KO"), desk.ask("IBM")
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -211,4 +231,4 @@ def test_what_failed_under_way_is_unknown_and_the_others_are_carried_out(monkeyp
         patch.setattr(desk.stage.listener, "on_signal", fail)
         assert desk.told(failing) == ("taken", "")
     assert desk.told(failing) == ("unknown", "")
-    assert desk.told(other) == ("refused", "no_position")
+    assert desk.told(other) == ("refused", "not_on_watchlist")

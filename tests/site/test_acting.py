@@ -92,8 +92,16 @@ def test_halt_and_resume(operator: APIClient) -> None:
     assert (found.reason, found.flatten, found.at) == ("news", True, datetime.fromisoformat(told["at"]))
     assert post(operator, "/api/v1/resume/", {}, key=None).json()["halted"] is False
     assert halted(BOOK) is None
+    TradeFactory(book="paper:2")
     assert post(operator, "/api/v1/halt/", {"book": "paper:2"}, key=None).json()["book"] == "paper:2"
     assert halted(BOOK) is None
+
+
+@pytest.mark.parametrize("address", ["/api/v1/halt/", "/api/v1/resume/"])
+def test_a_mistyped_book_is_neither_halted_nor_resumed(operator: APIClient, address: str) -> None:
+    told = problem_of(post(operator, address, {"book": "paper:12"}, key=None), 400, "invalid")
+    assert told["errors"] == {"book": ["There is no book paper:12 here; there are: paper:1."]}
+    assert halted("paper:12") is None
 
 
 def test_a_misspelt_field_halts_nothing(operator: APIClient) -> None:
@@ -176,6 +184,7 @@ def test_a_position_is_listed_and_its_close_asked(operator: APIClient) -> None:
     assert post(operator, "/api/v1/positions/AAPL/close/", {"reason": "news"}).status_code == 202
     row = Instruction.objects.get()
     assert (row.kind, row.symbol, row.reason, row.asked_by) == ("close", "AAPL", "news", "eve")
+    assert row.signal_key == trade.signal_key
 
 
 class TestKeys:

@@ -116,8 +116,8 @@ def test_a_command_that_may_last_says_how_far_it_is(name: str) -> None:
 
 #: Those that need no market, network or model, with what their result says.
 QUICK: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "halt": (["--reason", "news", "--book", "paper:x"], {"book": "paper:x", "reason": "news", "flatten": False}),
-    "resume": (["--book", "paper:x"], {"book": "paper:x", "was_halted": False}),
+    "halt": (["--reason", "news"], {"book": "simulated", "checked": True, "reason": "news", "flatten": False}),
+    "resume": ([], {"book": "simulated", "checked": True, "was_halted": False}),
     "create_api_token": (["ada"], {"user": "ada"}),
     "setup_schedules": ([], {}),
     "daily_report": (["--format", "md"], {"book": "simulated", "pages": []}),

@@ -226,7 +226,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
     champion = MLModelFactory(champion=True)
     drift_check(champion)
     owner_client.get("/admin/")
-    with django_assert_max_num_queries(17) as few:
+    with django_assert_max_num_queries(18) as few:
         owner_client.get("/admin/")
     for n in range(12):
         other = TradeFactory(still_open=True, r_multiple=None)

@@ -173,7 +173,7 @@ def test_what_the_documents_back_up_they_also_bring_back(tmp_path: Path) -> None
     after.mkdir()
     with new_databases(f"backed_up_{os.getpid()}", f"restored_{os.getpid()}") as (source, target):
         manage(before, "quickstart", "--no-serve", "--sessions", "15", **source)
-        manage(before, "halt", "--book", "paper:mine", "--reason", "lunch", **source)
+        manage(before, "halt", "--reason", "lunch", BOOK="paper:mine", **source)
         (before / "trade_journal").mkdir()
         (before / "trade_journal" / "refused.jsonl").write_text("a trade that waits\n")
         there = json.loads(manage(before, "shell", "-v", "0", "-c", SAY_WHAT_IS_THERE, **source))

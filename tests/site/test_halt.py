@@ -1,22 +1,34 @@
 """The kill switch: by command and on the dashboard, over restarts, without a database."""
 
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as site
 from django.core.management import CommandError, call_command
 from django.test import Client
 
 from positions.halting import halted
-from tests.site.conftest import permit
+from positions.models import WorkerLease
+from tests.factories import TradeFactory
+from tests.site.conftest import make_session, permit
+from tradingsite.known_books import NOT_CHECKED
+
+NOW = datetime(2024, 1, 3, 15, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def folder(settings: Any, tmp_path: Path) -> Path:
-    settings.VAR_DIR = tmp_path
+    settings.VAR_DIR, settings.BOOK = tmp_path, "paper:1"
     return tmp_path
 
 
+@pytest.mark.django_db
 def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
     call_command("halt", "--book", "paper:1", "--reason", "news", "--flatten")
     assert "its open trades are closed" in capsys.readouterr().out
@@ -44,6 +56,48 @@ def test_a_file_that_cannot_be_read_blocks(folder: Path) -> None:
     told = halted("paper:1")
     assert told is not None
     assert "cannot be read" in told.reason
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("command", ["halt", "resume"])
+def test_a_mistyped_name_is_refused_and_the_books_there_are_named(folder: Path, command: str) -> None:
+    TradeFactory(book="paper:2")
+    make_session("simulated", date(2024, 1, 3))
+    WorkerLease.objects.create(
+        book="paper:3", name="trading", holder="host:1", acquired_at=NOW, heartbeat_at=NOW, expires_at=NOW
+    )
+    with pytest.raises(CommandError, match="There is no book paper:12 here") as refused:
+        call_command(command, "--book", "paper:12")
+    assert refused.value.returncode == 2
+    assert str(refused.value).endswith("there are: paper:1, paper:2, paper:3, simulated.")
+    assert not (folder / "halted").exists()
+    for book in ("paper:1", "paper:2", "paper:3", "simulated"):
+        call_command(command, "--book", book)
+
+
+@pytest.mark.parametrize("url", ["postgres://nobody@127.0.0.1:9/nothing", "sqlite:///{folder}/empty.sqlite3"])
+def test_without_a_database_any_book_is_halted_and_it_says_that_the_name_was_not_checked(
+    folder: Path, url: str
+) -> None:
+    away = {"DATABASE_URL": url.format(folder=folder), "VAR_DIR": str(folder)}
+    for command, told in (("halt", "are blocked until `resume`"), ("resume", "are allowed again")):
+        done = subprocess.run(
+            [sys.executable, str(site.BASE_DIR / "manage.py"), command, "--book", "paper:12", "--json", "out.json"],
+            env={**os.environ, **away}, cwd=folder, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert told in done.stdout
+        assert (NOT_CHECKED in done.stdout) is (command == "halt")  # what is halted may be resumed
+        assert json.loads((folder / "out.json").read_text())["checked"] is (command == "resume")
+        assert (halted("paper:12") is not None) is (command == "halt")
+
+
+@pytest.mark.django_db
+def test_on_the_dashboard_a_mistyped_name_is_refused(owner_client: Client) -> None:
+    for action in ("halt", "flatten", "resume"):
+        page = owner_client.post("/halting/", {"book": "paper:12", "action": action}, follow=True).content.decode()
+        assert "There is no book paper:12 here; there are: paper:1." in page
+        assert f"Done: {action}" not in page
+    assert halted("paper:12") is None
 
 
 @pytest.mark.django_db

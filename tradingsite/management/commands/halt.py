@@ -13,6 +13,7 @@ from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
 from tradingsite.kit.terminal import console
+from tradingsite.known_books import NOT_CHECKED, was_checked
 
 
 class Command(SiteCommand):
@@ -22,7 +23,7 @@ class Command(SiteCommand):
         "soon as the market is open."
     )
     example = "--flatten --reason news"
-    exit_status = {0: "done", 2: "bad input, or VAR_DIR cannot be written"}
+    exit_status = {0: "done", 2: "bad input, no such book, or VAR_DIR cannot be written"}
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,9 +33,12 @@ class Command(SiteCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
+        checked = was_checked(book)
         told = Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"])
         halt(book, told)
         closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
         console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
+        if not checked:
+            console().print(NOT_CHECKED, soft_wrap=True)
         if options["json"]:
-            write_json(options["json"], {"book": book, **asdict(told), "at": told.at.isoformat()})
+            write_json(options["json"], {"book": book, "checked": checked, **asdict(told), "at": told.at.isoformat()})
