@@ -30,6 +30,7 @@ from positions.market.feeds.alpaca.errors import AlpacaError
 from positions.market.feeds.alpaca.feed import AlpacaFeed
 from positions.market.feeds.alpaca.minutes import Arrival
 from positions.market.feeds.reading import BadBars
+from positions.market.quarantine import PriceMemory
 from positions.rules import ExitDecision, check_session_close
 from positions.store import StoreUnavailable
 from positions.words import ExitReason
@@ -121,8 +122,8 @@ class Market(Protocol):
         """The sessions before this one, downloaded where they are not stored. Raises AlpacaError."""
         ...
 
-    def feed(self, session: Session) -> AlpacaFeed:
-        """Its bars from the open on, not connected yet."""
+    def feed(self, session: Session, memory: PriceMemory) -> AlpacaFeed:
+        """Its bars from the open on, judged by what is known of prices so far, not connected yet."""
         ...
 
 
@@ -266,7 +267,7 @@ class Trader:
             return self._market.stored.history(session.day, self._desk.bank.universe)
 
     def _connect(self, session: Session) -> None:
-        self._feed = self._market.feed(session)
+        self._feed = self._market.feed(session, PriceMemory.of(self._desk.bank.close))
         self._feed.start()
 
     def _rounds_until(self, moment: datetime) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from django.db import OperationalError
 from structlog.testing import capture_logs
@@ -13,13 +14,15 @@ from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures, Work
 from positions.leases import LeaseTaken, Tenure
+from positions.market.bars import BarHistory, SessionBars
 from positions.market.feeds.alpaca.minutes import Arrival
+from positions.market.quarantine import quarantine
 from positions.models import WorkerLease
 from positions.store import MemoryStore
 from positions.trader import NO_BARS, Beat, LeasedBroker, Trader, next_session
 from positions.words import ExitReason
 from tests.positions.stage import FLAT, Stage
-from tests.positions.world import NO_BAR, START, World, batch, trade_plan
+from tests.positions.world import MINUTE, NO_BAR, START, UNIVERSE, World, batch, trade_plan
 
 TEN = timedelta(seconds=10)
 LEASE = timedelta(seconds=12)
@@ -186,6 +189,26 @@ def test_a_bar_that_a_feed_tells_again_is_taken_in_once():
     for _ in range(2):
         trader._take_bar(told)
     assert (stage.bank.version, trader._isolation.last_error) == (1, "")
+
+
+def test_the_first_bar_of_a_session_is_judged_by_the_last_close_of_the_history():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, given = trader_of(stage), []
+    values = np.full((6, 1, 2), 100.0)
+    values[:, :, 1] = np.nan  # F did not trade
+    history = BarHistory()
+    history.append(SessionBars(stage.session, MINUTE, UNIVERSE, values))
+    stage.loop.open_session(stage.session, MINUTE, history)
+    trader._market = SimpleNamespace(
+        feed=lambda session, memory: given.append(memory) or SimpleNamespace(start=lambda: None)
+    )
+    trader._connect(stage.session)
+    stage.bank.close[:] = 900.0  # the bars that come later change nothing of it
+    [memory] = given
+    wild = (900.0,) * 4
+    clean, memory, refused = quarantine(batch(START, wild, wild), memory)
+    assert refused.tolist() == [True, False]
+    assert np.isnan(clean.close[0])
 
 
 def test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session():
