@@ -305,8 +305,9 @@ class Trader:
                 self._loop.settle()
             else:
                 self._loop.tick(now)
-                self._leave_by_the_clock(now, self._session)
-                self._leave_if_told(now, self._session)
+            session = self._session or next_session(now)
+            self._leave_by_the_clock(now, session)
+            self._leave_if_told(now, session)
         with self._isolation.of(Work("instructions")):
             self._carry_out(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
@@ -323,8 +324,9 @@ class Trader:
         return self._session is not None and now - self._desk.bank.now < NO_BARS
 
     def _leave_by_the_clock(self, now: datetime, session: Session) -> None:
-        """No bar says that the close is near, and it is: nothing is held overnight for want of bars."""
-        if now - self._last_bar_at < NO_BARS or not session.open <= now < session.close:
+        """No bar says that the close is near, and it is: nothing is held overnight for want of bars, or of history."""
+        bars_come = self._session is not None and now - self._last_bar_at < NO_BARS
+        if bars_come or not self._desk.exits.active or not session.open <= now < session.close:
             return
         decision = check_session_close((session.close - now) / MINUTE, self._desk.exit_settings())
         if decision is not None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from positions import leases
 from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
+from positions.halting import Halt, halt
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures, Work
 from positions.leases import LeaseTaken, Tenure
 from positions.market.bars import BarHistory, SessionBars
@@ -154,12 +155,52 @@ def test_near_the_close_the_clock_closes_what_no_bar_speaks_for(minutes_left, wi
     stage = Stage(store=MemoryStore("simulated"))
     trade, trader = stage.enter(), trader_of(stage)
     now = stage.session.close - timedelta(minutes=minutes_left)
-    trader._last_bar_at = now - without_bars
+    trader._session, trader._last_bar_at = stage.session, now - without_bars
     stage.world.clock.sleep_until(now)
     trader._leave_by_the_clock(now, stage.session)
     claimed = stage.world.store.live["KO"].exit
     assert (claimed is not None) is leaves
     assert claimed is None or (claimed.rule, claimed.trade) == (ExitReason.SESSION_CLOSE, trade)
+
+
+@pytest.mark.parametrize(("active", "leaves"), [(True, True), (False, False)], ids=["exits", "breakeven alone"])
+def test_while_history_is_downloaded_the_clock_closes_before_the_bell(active, leaves):
+    stage = Stage(store=MemoryStore("simulated"))
+    stage.enter()
+    trader, session = trader_of(stage), next_session(START)
+    stage.exits.active = active
+    clock, downloaded, seen = stage.world.clock, Event(), []
+
+    def history(session):
+        assert downloaded.wait(30)
+        return BarHistory()
+
+    def look(now, session):
+        seen.append((now, stage.world.store.live["KO"].exit is not None))
+        if now >= bell - timedelta(minutes=1):
+            downloaded.set()
+
+    bell, begun = session.close, session.close - timedelta(minutes=7)
+    trader._market, trader._broker = SimpleNamespace(history=history), SimpleNamespace(requests_sent=0)
+    trader._tenure, trader._carry_out = SimpleNamespace(renew=lambda **told: None), look
+    clock.sleep_until(begun)
+    assert trader._history(session) is not None
+    flatten = timedelta(minutes=stage.settings.flatten_minutes)
+    assert {left for now, left in seen if now < bell - flatten} == {False}
+    assert {left for now, left in seen if bell - flatten <= now < bell} == {leaves}
+
+
+def test_while_history_is_downloaded_who_is_told_to_leave_leaves(settings, tmp_path):
+    settings.VAR_DIR = tmp_path
+    stage = Stage(store=MemoryStore("simulated"))
+    stage.enter()
+    trader = trader_of(stage)
+    trader._broker = SimpleNamespace(requests_sent=0)
+    halt("simulated", Halt("who", START, flatten=True))
+    trader._tick(stage.world.clock.now())
+    claimed = stage.world.store.live["KO"].exit
+    assert claimed is not None
+    assert claimed.rule == ExitReason.MANUAL
 
 
 def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
