@@ -6,7 +6,7 @@ asks the broker as it would anyway, and the feed asks for the bars.
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Thread
@@ -228,9 +228,8 @@ class Trader:
                     self._loop.close_session(self._clock.now())
         finally:
             self._store_bars()
-            if self._feed is not None:
-                self._feed.stop()
-            self._feed, self._session = None, None
+            self._leave_feed()
+            self._session = None
 
     def _open(self, session: Session, history: BarHistory) -> bool:
         """Wait for a database that is away; False where it is over before."""
@@ -350,8 +349,14 @@ class Trader:
                 self._take_bar(arrival)
         except AlpacaError as error:
             log.error("feed_refused", error=str(error), todo="stops stay; bars are asked for again in a minute")
+            self._leave_feed()
+            self._feed_again_at = self._clock.now() + FEED_PAUSE
+
+    def _leave_feed(self) -> None:
+        if self._feed is not None:
             self._feed.stop()
-            self._feed, self._feed_again_at = None, self._clock.now() + FEED_PAUSE
+            log.info("bars_counted", session=self._feed.session.day, **asdict(self._feed.counts))
+            self._feed = None
 
     def _take_bar(self, arrival: Arrival) -> None:
         batch, bank = arrival.batch, self._desk.bank
@@ -398,6 +403,7 @@ class Trader:
         trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
         state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
         state["stale_symbols"] = len(feed.stale_symbols(now)) if feed and is_open else None
+        state["quarantined_bars"] = feed.counts.quarantined if feed else None
         if pulse.ticks:
             state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
         if self._session is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from positions.broker.alpaca import TradingAccess
 from positions.clock import ReplayClock
@@ -345,11 +346,14 @@ def test_bad_prints_are_kept_out_and_counted(live: Live) -> None:
     live.send("F", bar(minute(0), 10.0, c=None))
     [batch] = live.at(minute(1) + GRACE)
     assert closes(batch) == [70.0, None, None]
-    live.send("KO", bar(minute(1), 700.0))
-    [batch] = live.at(minute(2) + GRACE)
-    assert closes(batch) == [None, None, None]
-    live.send("KO", bar(minute(1), 900.0), kind="u")
-    assert live.at(minute(2) + GRACE) == []
+    with capture_logs() as logs:
+        live.send("KO", bar(minute(1), 700.0))
+        [batch] = live.at(minute(2) + GRACE)
+        assert closes(batch) == [None, None, None]
+        live.send("KO", bar(minute(1), 900.0), kind="u")
+        assert live.at(minute(2) + GRACE) == []
+    told = [(each["first"], each["symbols"], each["in_session"]) for each in logs]
+    assert told == [(minute(1), ["KO"], 2), (minute(1), ["KO"], 3)]
     assert live.feed.counts.quarantined == 3
     assert live.feed.take_seen().values[3].tolist() == [70.0]
 

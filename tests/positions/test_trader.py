@@ -16,12 +16,15 @@ from positions.halting import Halt, halt
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures, Work
 from positions.leases import LeaseTaken, Tenure
 from positions.market.bars import BarHistory, SessionBars
+from positions.market.feeds.alpaca.access import AlpacaAccess
+from positions.market.feeds.alpaca.feed import AlpacaFeed
+from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.alpaca.minutes import Arrival
 from positions.market.quarantine import quarantine
 from positions.models import WorkerLease
 from positions.store import MemoryStore
 from positions.trader import NO_BARS, Beat, LeasedBroker, Trader, next_session
-from positions.words import ExitReason
+from positions.words import ExitReason, Feed
 from tests.positions.stage import FLAT, Stage
 from tests.positions.world import MINUTE, NO_BAR, START, UNIVERSE, World, batch, trade_plan
 
@@ -250,6 +253,25 @@ def test_the_first_bar_of_a_session_is_judged_by_the_last_close_of_the_history()
     clean, memory, refused = quarantine(batch(START, wild, wild), memory)
     assert refused.tolist() == [True, False]
     assert np.isnan(clean.close[0])
+
+
+def test_bars_that_were_kept_out_are_told_with_each_heartbeat_and_when_the_feed_is_left():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, told = trader_of(stage), []
+    trader._updates = SimpleNamespace(trouble=lambda now: "")
+    trader._tenure = SimpleNamespace(renew=lambda **state: told.append(state["quarantined_bars"]))
+    access, clock = AlpacaAccess("key", "secret", Feed.IEX, "http://127.0.0.1:9"), stage.world.clock
+    trader._tell_state(START)
+    feed = trader._feed = AlpacaFeed(access, UNIVERSE, stage.session, clock, AlpacaBars(access, clock))
+    feed.counts.quarantined = 3
+    trader._tell_state(START)
+    with capture_logs() as logs:
+        trader._leave_feed()
+    trader._tell_state(START)
+    assert told == [None, 3, None]
+    assert [(each["event"], each["session"], each["quarantined"], each["late"]) for each in logs] == [
+        ("bars_counted", stage.session.day, 3, 0)
+    ]
 
 
 def test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session():
