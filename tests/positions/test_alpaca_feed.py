@@ -374,6 +374,17 @@ def test_a_wild_first_print_of_a_session_reaches_neither_indicators_nor_the_stor
     assert feed.take_seen().values[3].tolist() == [71.0]
 
 
+def test_a_wild_print_that_is_corrected_before_its_minute_is_released_is_not_stored(live: Live) -> None:
+    live.connect()
+    live.send("KO", bar(minute(0), 70.0))
+    live.at(minute(1) + GRACE)
+    live.send("KO", bar(minute(1), 700.0))
+    live.send("KO", bar(minute(1), 70.5), kind="u")
+    [batch] = live.at(minute(2) + GRACE)
+    assert closes(batch) == [70.5, None, None]
+    assert live.feed.take_seen().values[3].tolist() == [70.0, 70.5]
+
+
 def test_what_is_no_bar_of_ours_is_counted_and_left_out(live: Live) -> None:
     live.connect()
     live.send("KO", bar(OPEN - MINUTE, 70.0))

@@ -147,7 +147,9 @@ class SessionMinutes:
         pending = self._pending.setdefault(minute, _Minute.empty(len(self._universe)))
         known = pending.has[placed.columns]
         if corrects:
-            self._keep(minute, pending, placed.columns[known])
+            replaced = placed.columns[known]
+            far = is_far(pending.values[:, replaced], self._memory.last_good[replaced])
+            self._keep(minute, pending, replaced[~far])
             self._counts.revised += int(known.sum())
         else:
             first = np.zeros(len(known), dtype=bool)
