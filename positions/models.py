@@ -546,6 +546,9 @@ class WorkerLease(models.Model):
     last_error = models.CharField(max_length=300, blank=True)
     last_bar_at = models.DateTimeField(null=True, help_text="end of the last bar that the rules have seen")
     stale_symbols = models.PositiveIntegerField(null=True, help_text="symbols whose last bar is minutes old")
+    quarantined_bars = models.PositiveIntegerField(
+        null=True, help_text="bars of this session that were not believed and kept out"
+    )
     watched = models.JSONField(default=list, help_text="the open trades as the rules last saw them")
 
     class Meta:

@@ -6,7 +6,7 @@ asks the broker as it would anyway, and the feed asks for the bars.
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Thread
@@ -30,6 +30,7 @@ from positions.market.feeds.alpaca.errors import AlpacaError
 from positions.market.feeds.alpaca.feed import AlpacaFeed
 from positions.market.feeds.alpaca.minutes import Arrival
 from positions.market.feeds.reading import BadBars
+from positions.market.quarantine import PriceMemory
 from positions.rules import ExitDecision, check_session_close
 from positions.store import StoreUnavailable
 from positions.words import ExitReason
@@ -121,8 +122,8 @@ class Market(Protocol):
         """The sessions before this one, downloaded where they are not stored. Raises AlpacaError."""
         ...
 
-    def feed(self, session: Session) -> AlpacaFeed:
-        """Its bars from the open on, not connected yet."""
+    def feed(self, session: Session, memory: PriceMemory) -> AlpacaFeed:
+        """Its bars from the open on, judged by what is known of prices so far, not connected yet."""
         ...
 
 
@@ -227,9 +228,8 @@ class Trader:
                     self._loop.close_session(self._clock.now())
         finally:
             self._store_bars()
-            if self._feed is not None:
-                self._feed.stop()
-            self._feed, self._session = None, None
+            self._leave_feed()
+            self._session = None
 
     def _open(self, session: Session, history: BarHistory) -> bool:
         """Wait for a database that is away; False where it is over before."""
@@ -266,7 +266,7 @@ class Trader:
             return self._market.stored.history(session.day, self._desk.bank.universe)
 
     def _connect(self, session: Session) -> None:
-        self._feed = self._market.feed(session)
+        self._feed = self._market.feed(session, PriceMemory.of(self._desk.bank.close))
         self._feed.start()
 
     def _rounds_until(self, moment: datetime) -> None:
@@ -304,8 +304,9 @@ class Trader:
                 self._loop.settle()
             else:
                 self._loop.tick(now)
-                self._leave_by_the_clock(now, self._session)
-                self._leave_if_told(now, self._session)
+            session = self._session or next_session(now)
+            self._leave_by_the_clock(now, session)
+            self._leave_if_told(now, session)
         with self._isolation.of(Work("instructions")):
             self._carry_out(now, self._session)
         if self._ticks_left and self._has_caught_up(now):
@@ -322,8 +323,9 @@ class Trader:
         return self._session is not None and now - self._desk.bank.now < NO_BARS
 
     def _leave_by_the_clock(self, now: datetime, session: Session) -> None:
-        """No bar says that the close is near, and it is: nothing is held overnight for want of bars."""
-        if now - self._last_bar_at < NO_BARS or not session.open <= now < session.close:
+        """No bar says that the close is near, and it is: nothing is held overnight for want of bars, or of history."""
+        bars_come = self._session is not None and now - self._last_bar_at < NO_BARS
+        if bars_come or not self._desk.exits.active or not session.open <= now < session.close:
             return
         decision = check_session_close((session.close - now) / MINUTE, self._desk.exit_settings())
         if decision is not None:
@@ -347,8 +349,14 @@ class Trader:
                 self._take_bar(arrival)
         except AlpacaError as error:
             log.error("feed_refused", error=str(error), todo="stops stay; bars are asked for again in a minute")
+            self._leave_feed()
+            self._feed_again_at = self._clock.now() + FEED_PAUSE
+
+    def _leave_feed(self) -> None:
+        if self._feed is not None:
             self._feed.stop()
-            self._feed, self._feed_again_at = None, self._clock.now() + FEED_PAUSE
+            log.info("bars_counted", session=self._feed.session.day, **asdict(self._feed.counts))
+            self._feed = None
 
     def _take_bar(self, arrival: Arrival) -> None:
         batch, bank = arrival.batch, self._desk.bank
@@ -395,6 +403,7 @@ class Trader:
         trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
         state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
         state["stale_symbols"] = len(feed.stale_symbols(now)) if feed and is_open else None
+        state["quarantined_bars"] = feed.counts.quarantined if feed else None
         if pulse.ticks:
             state |= {"tick_seconds": pulse.longest, "calls_a_tick": pulse.calls / pulse.ticks}
         if self._session is not None:

@@ -134,7 +134,16 @@ def look(book: str, now: datetime) -> Look:
 class _LeaseSerializer(serializers.ModelSerializer[WorkerLease]):
     class Meta:
         model = WorkerLease
-        fields = ("name", "holder", "heartbeat_at", "expires_at", "tick_seconds", "calls_a_tick", "last_error")
+        fields = (
+            "name",
+            "holder",
+            "heartbeat_at",
+            "expires_at",
+            "tick_seconds",
+            "calls_a_tick",
+            "quarantined_bars",
+            "last_error",
+        )
 
 
 class _BacklogSerializer(serializers.Serializer[Any]):

@@ -35,6 +35,7 @@ from positions.market.feeds.alpaca.feed import GRACE, AlpacaFeed
 from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.fetching import fetch
 from positions.market.feeds.reading import BadBars
+from positions.market.quarantine import PriceMemory
 from positions.models import LIVE_STATUSES, Instrument, Trade
 from positions.reconcile import Reconciler
 from positions.rules import ExitSettings, RiskSettings
@@ -132,10 +133,17 @@ class AlpacaMarket:
         fetch(self.stored, self._rest(), symbols, before, self._venue.clock, lambda done: None)
         return self.stored.history(session.day, self._universe)
 
-    def feed(self, session: Session) -> AlpacaFeed:
+    def feed(self, session: Session, memory: PriceMemory) -> AlpacaFeed:
         at = self._venue
         return AlpacaFeed(
-            at.data, self._universe, session, at.clock, self._rest(), arrived=self._arrived, grace=at.grace
+            at.data,
+            self._universe,
+            session,
+            at.clock,
+            self._rest(),
+            memory=memory,
+            arrived=self._arrived,
+            grace=at.grace,
         )
 
 

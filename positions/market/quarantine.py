@@ -27,7 +27,12 @@ class PriceMemory:
 
     @classmethod
     def empty(cls, symbols: int) -> "PriceMemory":
-        return cls(np.full(symbols, np.nan), np.full(symbols, np.nan))
+        return cls.of(np.full(symbols, np.nan))
+
+    @classmethod
+    def of(cls, closes: Floats) -> "PriceMemory":
+        """Of the last known closes, (symbols,), as they are now."""
+        return cls(closes.copy(), np.full(len(closes), np.nan))
 
 
 def is_sane(values: Floats) -> Mask:

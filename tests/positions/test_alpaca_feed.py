@@ -3,11 +3,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from positions.broker.alpaca import TradingAccess
 from positions.clock import ReplayClock
 from positions.market.bar_files import StoredBars
 from positions.market.bars import BarBatch, Universe
@@ -17,9 +20,11 @@ from positions.market.feeds.alpaca.errors import AlpacaError, AlpacaRefused, Alp
 from positions.market.feeds.alpaca.feed import GRACE, REST_PATIENCE, AlpacaFeed
 from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.alpaca.wire import bar_rows
+from positions.market.quarantine import PriceMemory
 from positions.words import Feed
 from tests.positions.alpaca_data_server import KEY, SECRET, AlpacaDataServer, Reply, bar
 from tests.positions.alpaca_replies import Recorded, recorded
+from tradingsite.trading import AlpacaMarket, Venue
 
 DAY = date(2025, 5, 12)
 SESSION = session_of(DAY)
@@ -341,13 +346,43 @@ def test_bad_prints_are_kept_out_and_counted(live: Live) -> None:
     live.send("F", bar(minute(0), 10.0, c=None))
     [batch] = live.at(minute(1) + GRACE)
     assert closes(batch) == [70.0, None, None]
-    live.send("KO", bar(minute(1), 700.0))
-    [batch] = live.at(minute(2) + GRACE)
-    assert closes(batch) == [None, None, None]
-    live.send("KO", bar(minute(1), 900.0), kind="u")
-    assert live.at(minute(2) + GRACE) == []
+    with capture_logs() as logs:
+        live.send("KO", bar(minute(1), 700.0))
+        [batch] = live.at(minute(2) + GRACE)
+        assert closes(batch) == [None, None, None]
+        live.send("KO", bar(minute(1), 900.0), kind="u")
+        assert live.at(minute(2) + GRACE) == []
+    told = [(each["first"], each["symbols"], each["in_session"]) for each in logs]
+    assert told == [(minute(1), ["KO"], 2), (minute(1), ["KO"], 3)]
     assert live.feed.counts.quarantined == 3
     assert live.feed.take_seen().values[3].tolist() == [70.0]
+
+
+def test_a_wild_first_print_of_a_session_reaches_neither_indicators_nor_the_store(
+    server: AlpacaDataServer, settings: Any, tmp_path: Path
+) -> None:
+    settings.VAR_DIR = tmp_path
+    clock = ReplayClock(minute(2) + GRACE)
+    access = AlpacaAccess(KEY, SECRET, Feed.IEX, server.origin)
+    for number, price in enumerate((700.0, 71.0)):
+        server.add("KO", bar(minute(number), price))
+    venue = Venue(TradingAccess(KEY, SECRET, live=False), access, clock, Feed.IEX)
+    feed = AlpacaMarket(venue, UNIVERSE, Event()).feed(SESSION, PriceMemory.of(np.array([70.0, np.nan, np.nan])))
+    feed.step()
+    told = [closes(arrival.batch)[0] for arrival in (feed.take(0.001), feed.take(0.001)) if arrival]
+    assert told == [None, 71.0]
+    assert feed.take_seen().values[3].tolist() == [71.0]
+
+
+def test_a_wild_print_that_is_corrected_before_its_minute_is_released_is_not_stored(live: Live) -> None:
+    live.connect()
+    live.send("KO", bar(minute(0), 70.0))
+    live.at(minute(1) + GRACE)
+    live.send("KO", bar(minute(1), 700.0))
+    live.send("KO", bar(minute(1), 70.5), kind="u")
+    [batch] = live.at(minute(2) + GRACE)
+    assert closes(batch) == [70.5, None, None]
+    assert live.feed.take_seen().values[3].tolist() == [70.0, 70.5]
 
 
 def test_what_is_no_bar_of_ours_is_counted_and_left_out(live: Live) -> None:

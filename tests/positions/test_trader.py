@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from django.db import OperationalError
 from structlog.testing import capture_logs
@@ -11,15 +12,21 @@ from structlog.testing import capture_logs
 from positions import leases
 from positions.broker.port import OrderKind
 from positions.clock import ReplayClock
+from positions.halting import Halt, halt
 from positions.isolation import MOST_FAILURES, Isolation, TooManyFailures, Work
 from positions.leases import LeaseTaken, Tenure
+from positions.market.bars import BarHistory, SessionBars
+from positions.market.feeds.alpaca.access import AlpacaAccess
+from positions.market.feeds.alpaca.feed import AlpacaFeed
+from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.alpaca.minutes import Arrival
+from positions.market.quarantine import quarantine
 from positions.models import WorkerLease
 from positions.store import MemoryStore
 from positions.trader import NO_BARS, Beat, LeasedBroker, Trader, next_session
-from positions.words import ExitReason
+from positions.words import ExitReason, Feed
 from tests.positions.stage import FLAT, Stage
-from tests.positions.world import NO_BAR, START, World, batch, trade_plan
+from tests.positions.world import MINUTE, NO_BAR, START, UNIVERSE, World, batch, trade_plan
 
 TEN = timedelta(seconds=10)
 LEASE = timedelta(seconds=12)
@@ -151,12 +158,52 @@ def test_near_the_close_the_clock_closes_what_no_bar_speaks_for(minutes_left, wi
     stage = Stage(store=MemoryStore("simulated"))
     trade, trader = stage.enter(), trader_of(stage)
     now = stage.session.close - timedelta(minutes=minutes_left)
-    trader._last_bar_at = now - without_bars
+    trader._session, trader._last_bar_at = stage.session, now - without_bars
     stage.world.clock.sleep_until(now)
     trader._leave_by_the_clock(now, stage.session)
     claimed = stage.world.store.live["KO"].exit
     assert (claimed is not None) is leaves
     assert claimed is None or (claimed.rule, claimed.trade) == (ExitReason.SESSION_CLOSE, trade)
+
+
+@pytest.mark.parametrize(("active", "leaves"), [(True, True), (False, False)], ids=["exits", "breakeven alone"])
+def test_while_history_is_downloaded_the_clock_closes_before_the_bell(active, leaves):
+    stage = Stage(store=MemoryStore("simulated"))
+    stage.enter()
+    trader, session = trader_of(stage), next_session(START)
+    stage.exits.active = active
+    clock, downloaded, seen = stage.world.clock, Event(), []
+
+    def history(session):
+        assert downloaded.wait(30)
+        return BarHistory()
+
+    def look(now, session):
+        seen.append((now, stage.world.store.live["KO"].exit is not None))
+        if now >= bell - timedelta(minutes=1):
+            downloaded.set()
+
+    bell, begun = session.close, session.close - timedelta(minutes=7)
+    trader._market, trader._broker = SimpleNamespace(history=history), SimpleNamespace(requests_sent=0)
+    trader._tenure, trader._carry_out = SimpleNamespace(renew=lambda **told: None), look
+    clock.sleep_until(begun)
+    assert trader._history(session) is not None
+    flatten = timedelta(minutes=stage.settings.flatten_minutes)
+    assert {left for now, left in seen if now < bell - flatten} == {False}
+    assert {left for now, left in seen if bell - flatten <= now < bell} == {leaves}
+
+
+def test_while_history_is_downloaded_who_is_told_to_leave_leaves(settings, tmp_path):
+    settings.VAR_DIR = tmp_path
+    stage = Stage(store=MemoryStore("simulated"))
+    stage.enter()
+    trader = trader_of(stage)
+    trader._broker = SimpleNamespace(requests_sent=0)
+    halt("simulated", Halt("who", START, flatten=True))
+    trader._tick(stage.world.clock.now())
+    claimed = stage.world.store.live["KO"].exit
+    assert claimed is not None
+    assert claimed.rule == ExitReason.MANUAL
 
 
 def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
@@ -186,6 +233,45 @@ def test_a_bar_that_a_feed_tells_again_is_taken_in_once():
     for _ in range(2):
         trader._take_bar(told)
     assert (stage.bank.version, trader._isolation.last_error) == (1, "")
+
+
+def test_the_first_bar_of_a_session_is_judged_by_the_last_close_of_the_history():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, given = trader_of(stage), []
+    values = np.full((6, 1, 2), 100.0)
+    values[:, :, 1] = np.nan  # F did not trade
+    history = BarHistory()
+    history.append(SessionBars(stage.session, MINUTE, UNIVERSE, values))
+    stage.loop.open_session(stage.session, MINUTE, history)
+    trader._market = SimpleNamespace(
+        feed=lambda session, memory: given.append(memory) or SimpleNamespace(start=lambda: None)
+    )
+    trader._connect(stage.session)
+    stage.bank.close[:] = 900.0  # the bars that come later change nothing of it
+    [memory] = given
+    wild = (900.0,) * 4
+    clean, memory, refused = quarantine(batch(START, wild, wild), memory)
+    assert refused.tolist() == [True, False]
+    assert np.isnan(clean.close[0])
+
+
+def test_bars_that_were_kept_out_are_told_with_each_heartbeat_and_when_the_feed_is_left():
+    stage = Stage(store=MemoryStore("simulated"))
+    trader, told = trader_of(stage), []
+    trader._updates = SimpleNamespace(trouble=lambda now: "")
+    trader._tenure = SimpleNamespace(renew=lambda **state: told.append(state["quarantined_bars"]))
+    access, clock = AlpacaAccess("key", "secret", Feed.IEX, "http://127.0.0.1:9"), stage.world.clock
+    trader._tell_state(START)
+    feed = trader._feed = AlpacaFeed(access, UNIVERSE, stage.session, clock, AlpacaBars(access, clock))
+    feed.counts.quarantined = 3
+    trader._tell_state(START)
+    with capture_logs() as logs:
+        trader._leave_feed()
+    trader._tell_state(START)
+    assert told == [None, 3, None]
+    assert [(each["event"], each["session"], each["quarantined"], each["late"]) for each in logs] == [
+        ("bars_counted", stage.session.day, 3, 0)
+    ]
 
 
 def test_on_an_early_close_the_clock_leaves_before_the_real_bell_and_a_holiday_is_no_session():

@@ -110,11 +110,13 @@ def test_an_open_trade_is_shown_as_the_watching_process_saw_it_last(owner_client
         acquired_at=now,
         heartbeat_at=now,
         expires_at=now,
+        quarantined_bars=4321,
         watched=[{**seen, "unprotected_since": None}],
     )
     page = text(owner_client)
     assert "time_limit, 80% there" in page
     assert "+0.25 R" in page
+    assert "4,321" in page
     lease.watched = [{**seen, "unprotected_since": "2024-01-03T15:00:05+00:00"}]
     lease.save()
     assert "NOT since 10:00:05" in text(owner_client)

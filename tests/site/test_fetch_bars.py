@@ -123,6 +123,18 @@ def test_bad_prints_are_left_out_and_counted(server: AlpacaDataServer, bars: Pat
     assert len(StoredBars(bars, Feed.IEX).rows(FIRST)) == 8
 
 
+@pytest.mark.parametrize("first", [FIRST, date(2025, 5, 13)], ids=["asked for again", "not asked for"])
+def test_a_wild_first_print_is_judged_by_the_session_that_is_stored_already(
+    server: AlpacaDataServer, bars: Path, first: date
+) -> None:
+    fetch(symbols="KO", last=FIRST)
+    [wild] = [each for each in server.bars["KO"] if each["t"] == bar(SESSIONS[1].open, 70.0)["t"]]
+    wild.update(bar(SESSIONS[1].open, 700.0))
+    fetch(first=first, last=date(2025, 5, 13))
+    stored = StoredBars(bars, Feed.IEX).rows(date(2025, 5, 13))
+    assert stored.values[3].tolist() == [10.0] * 5 + [70.0] * 4
+
+
 def test_symbols_that_alpaca_does_not_know_are_named_and_the_others_fetched(
     server: AlpacaDataServer, bars: Path, capsys: Any, tmp_path: Path
 ) -> None:

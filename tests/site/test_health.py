@@ -165,11 +165,11 @@ def test_figures_are_for_who_may_see_what_they_are_made_of(page: str, newcomer: 
 
 
 def test_the_api_tells_the_same(rows: Trade, watcher: APIClient) -> None:
-    held = lease("simulated", last_error="KO: odd")
+    held = lease("simulated", last_error="KO: odd", quarantined_bars=3)
     told = watcher.get("/api/v1/health/", HTTP_ACCEPT="application/json").json()
     assert told["readiness"] == {"database": "ok", "migrations": "ok", "trading": "ok"}
     assert (told["book"], told["halted"], told["trades"]["closed"]) == ("simulated", False, 1)
-    assert held.last_error in [each["last_error"] for each in told["leases"]]
+    assert (held.last_error, 3) in [(each["last_error"], each["quarantined_bars"]) for each in told["leases"]]
     assert told["last_session"]["pnl"] == "19.000000"
     assert told["latency"] == {"n": 1, "median": 180e-6, "p99": 180e-6}
     assert told["waiting_rows"] == {"rows": 0, "oldest_at": None}

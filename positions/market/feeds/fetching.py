@@ -1,7 +1,7 @@
 """Fills the stored bars from Alpaca's history, session by session, so that an interrupted download goes on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -9,12 +9,15 @@ import numpy as np
 from positions.clock import Clock
 from positions.market.bar_files import BarRows, Mask, StoredBars, microseconds
 from positions.market.bars import SessionBars, Universe
-from positions.market.calendar import Session
+from positions.market.calendar import Session, sessions_between
 from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.quarantine import PriceMemory, quarantine
 
 #: How long after its close a session's bars are no longer expected to change.
 SETTLED_AFTER = timedelta(minutes=15)
+
+#: Stored closes before the first session of a download are remembered for so long.
+REMEMBERED = timedelta(days=14)
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ def fetch(
     done = Fetched()
     universe = _universe(symbols)
     memory = PriceMemory.empty(len(universe))
+    for before in sessions_between(sessions[0].day - REMEMBERED, sessions[0].day - timedelta(days=1)):
+        memory = _after(memory, stored.rows(before.day), universe)
     with_bars: set[str] = set()
     for session in sessions:
         wanted = sorted(set(symbols) - stored.fetched(session.day) - source.bad_symbols)
@@ -58,7 +63,9 @@ def fetch(
             done.downloaded += 1
         else:
             done.already_there += 1
-        with_bars |= set(stored.rows(session.day).symbols)
+        there = stored.rows(session.day)
+        memory = _after(memory, there, universe)
+        with_bars |= set(there.symbols)
         session_done(1)
     done.bad_symbols = tuple(sorted(source.bad_symbols))
     done.empty = tuple(sorted(set(symbols) - with_bars - source.bad_symbols))
@@ -68,6 +75,14 @@ def fetch(
 def _universe(symbols: Sequence[str]) -> Universe:
     names, unknown = tuple(sorted(set(symbols))), ("",) * len(set(symbols))
     return Universe(names, unknown, unknown, (True,) * len(names), index=None)
+
+
+def _after(memory: PriceMemory, rows: BarRows, universe: Universe) -> PriceMemory:
+    """The memory after stored bars of a session, of which the last of each symbol counts."""
+    last = rows.take(np.diff(rows.codes, append=-1) != 0)
+    close_of = {last.symbols[code]: close for code, close in zip(last.codes, last.values[3], strict=True)}
+    stored = np.array([close_of.get(symbol, np.nan) for symbol in universe.symbols])
+    return replace(memory, last_good=np.where(np.isnan(stored), memory.last_good, stored))
 
 
 def _good(

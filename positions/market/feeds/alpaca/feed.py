@@ -37,7 +37,8 @@ class AlpacaFeed:
     `grace` after the minute. REST is asked for every minute that the stream cannot answer for: it was not connected the
     whole time, or has said nothing of that minute or a later one. That one rule is the catch-up after a start in
     mid-session, the backfill after a lost connection and the polling while the stream is silent. Bad prints are
-    quarantined first. `take_seen` hands out all that was seen, for StoredBars. `arrived` is set when `take` has news.
+    quarantined first, by `memory` from the first minute on. `take_seen` hands out all that was seen, for StoredBars.
+    `arrived` is set when `take` has news.
 
     Bars come in on the stream's thread and are put together on another (`step` is one round of it); the rest is for the
     thread that trades. `rest` is used by the second only.

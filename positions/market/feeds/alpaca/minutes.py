@@ -1,12 +1,12 @@
 """The minutes of a session, put together from bars that come early, late, twice or corrected."""
 
-import logging
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+import structlog
 
 from positions.market.bar_files import MINUTE, BarRows, Mask, Whole, joined, microseconds
 from positions.market.bars import FIELDS, BarBatch, Floats, Universe
@@ -14,7 +14,7 @@ from positions.market.calendar import Session
 from positions.market.feeds.alpaca.counts import FeedCounts
 from positions.market.quarantine import PriceMemory, is_far, is_sane, quarantine
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,9 @@ class SessionMinutes:
         pending = self._pending.setdefault(minute, _Minute.empty(len(self._universe)))
         known = pending.has[placed.columns]
         if corrects:
-            self._keep(minute, pending, placed.columns[known])
+            replaced = placed.columns[known]
+            far = is_far(pending.values[:, replaced], self._memory.last_good[replaced])
+            self._keep(minute, pending, replaced[~far])
             self._counts.revised += int(known.sum())
         else:
             first = np.zeros(len(known), dtype=bool)
@@ -164,7 +166,7 @@ class SessionMinutes:
             placed, known = placed.take(~known), known[~known]
         values = placed.rows.values
         good = is_sane(values) & ~is_far(values, self._memory.last_good[placed.columns])
-        self._counts.quarantined += int((~good).sum())
+        self._refuse(placed.minutes[~good], placed.columns[~good])
         placed, known = placed.take(good), known[good]
         last = placed.minutes == self.next - 1
         self._counts.revised += int(known.sum())
@@ -184,15 +186,21 @@ class SessionMinutes:
         pending = self._pending.pop(self.next, None) or _Minute.empty(len(self._universe))
         batch, self._memory, _ = quarantine(pending.batch(start), self._memory)
         refused = pending.has & np.isnan(batch.close)  # a bar without a single number too
-        if refused.any():
-            self._counts.quarantined += int(refused.sum())
-            names = [self._universe.symbols[row] for row in np.flatnonzero(refused)[:10]]
-            logger.warning("%d bad prints of %s were kept out: %s", refused.sum(), start, ", ".join(names))
+        rows = np.flatnonzero(refused)
+        self._refuse(np.full(len(rows), self.next), rows)
         accepted = np.flatnonzero(np.isfinite(batch.close))
         self._keep(self.next, pending, accepted)
         self._mark(np.full(len(accepted), self.next), accepted)
         self._hand_over(Arrival(batch, revises=False))
         self.next += 1
+
+    def _refuse(self, minutes: Whole, columns: Whole) -> None:
+        if not len(columns):
+            return
+        self._counts.quarantined += len(columns)
+        names = [self._universe.symbols[column] for column in columns[:10]]
+        since, total = self.start(int(minutes.min())), self._counts.quarantined
+        log.warning("bars_quarantined", bars=len(columns), first=since, symbols=names, in_session=total)
 
     def _mark(self, minutes: Whole, columns: Whole) -> None:
         self._got[minutes, columns] = True
