@@ -56,8 +56,9 @@ def test_nothing_is_found_that_the_schema_does_not_say(live_server: LiveServer, 
     settings.API_READS_PER_MINUTE = settings.API_ACTS_PER_MINUTE = 10**6
     settings.BOOK, settings.VAR_DIR = "paper:1", tmp_path / "var"
     settings.VAR_DIR.mkdir()
-    fill_tables(TradeFactory(book="paper:1", symbol="AAPL", still_open=True), MLModelFactory(book="paper:1"))
-    instructions.ask("paper:1", "AAPL", "ada", timezone.now())
+    opened = TradeFactory(book="paper:1", symbol="AAPL", still_open=True)
+    fill_tables(opened, MLModelFactory(book="paper:1"))
+    instructions.ask_close(opened, instructions.Asked("ada", timezone.now()))
     token = AuthToken.objects.create(User.objects.create_superuser("ada"))[1]
     (tmp_path / "schemathesis.toml").write_text(BEYOND_SCHEMAS)
     done = subprocess.run(

@@ -113,10 +113,10 @@ def metrics(client: APIClient) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def test_metrics_say_how_the_book_is(rows: Trade, watcher: APIClient, folder: Path) -> None:
-    TradeFactory(still_open=True)
+    opened = TradeFactory(still_open=True)
     TradeFactory(book="paper:1")
     lease("simulated", heartbeat_at=timezone.now() - timedelta(seconds=40), tick_seconds=0.2)
-    instructions.ask("simulated", "KO", "ada", timezone.now())
+    instructions.ask_close(opened, instructions.Asked("ada", timezone.now()))
     halt("simulated", Halt("ada", timezone.now()))
     Journal.create(folder / "journal").append(b'{"at":1.5}')
     found = metrics(watcher)
