@@ -53,7 +53,7 @@ class BookSerializer(StrictSerializer):
     def validate_book(self, book: str) -> str:
         why_not = why_not_known(book)
         if why_not:
-            raise serializers.ValidationError(why_not)
+            raise NotFound(why_not)
         return book
 
 

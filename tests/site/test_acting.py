@@ -99,8 +99,8 @@ def test_halt_and_resume(operator: APIClient) -> None:
 
 @pytest.mark.parametrize("address", ["/api/v1/halt/", "/api/v1/resume/"])
 def test_a_mistyped_book_is_neither_halted_nor_resumed(operator: APIClient, address: str) -> None:
-    told = problem_of(post(operator, address, {"book": "paper:12"}, key=None), 400, "invalid")
-    assert told["errors"] == {"book": ["There is no book paper:12 here; there are: paper:1."]}
+    told = problem_of(post(operator, address, {"book": "paper:12"}, key=None), 404, "not_found")
+    assert told["detail"] == "There is no book paper:12 here; there are: paper:1."
     assert halted("paper:12") is None
 
 

@@ -65,6 +65,7 @@ def test_nothing_is_found_that_the_schema_does_not_say(live_server: LiveServer, 
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{live_server.url}/api/v1/schema/"),
             *("--header", f"Authorization: Token {token}", "--max-examples", str(EXAMPLES), "--seed", "1"),
+            *("--workers", "4"),  # most of the time goes by waiting for one another
         ],
         cwd=tmp_path,
         capture_output=True,
