@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ml.gate_worth import GateWorth
@@ -115,7 +116,8 @@ def live(worth: GateWorth) -> Chart:
 
 def importance(worth: Mapping[str, float], unit: str, most: int = 15) -> Chart:
     """The columns that are worth most to a model, the largest first."""
-    shown = [(name, value) for name, value in worth.items() if value > 0][:most]
+    worthy = [(name, value) for name, value in worth.items() if value > 0]
+    shown = sorted(worthy, key=itemgetter(1), reverse=True)[:most]  # PostgreSQL keeps no order of keys
     return {
         "data": [
             {"type": "bar", "orientation": "h", "marker": {"color": BLUE}}

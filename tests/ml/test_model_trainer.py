@@ -154,7 +154,8 @@ def test_a_stored_model_is_a_candidate_of_the_last_window_with_all_that_judging_
     for worth in ("gain", "shap"):
         assert {name.partition("=")[0] for name in model.importance[worth]} == {each.name for each in MODEL_FEATURES}
     stored_sample = model.importance["sample"]
-    assert [each["column"] for each in stored_sample] == list(model.importance["shap"])[: len(stored_sample)]
+    shap = model.importance["shap"]
+    assert [each["column"] for each in stored_sample] == sorted(shap, key=shap.get, reverse=True)[: len(stored_sample)]
     assert {len(each[part]) for each in stored_sample for part in ("values", "log_odds")} == {
         min(SAMPLE_ROWS, model.folds[-1]["test"]["n"])
     }

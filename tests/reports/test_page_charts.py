@@ -78,7 +78,7 @@ def test_a_threshold_without_an_interval_has_no_band_there():
 
 
 def test_importance_shows_the_largest_and_leaves_out_what_is_worth_nothing():
-    bars = importance({"a_b": 3.0, "c": 1.0, "d": 0.0}, "gain", most=2)["data"][0]
+    bars = importance({"c": 1.0, "d": 0.0, "a_b": 3.0}, "gain", most=2)["data"][0]
     assert bars["y"] == ["a b", "c"]
 
 
