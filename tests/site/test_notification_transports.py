@@ -9,7 +9,6 @@ from email import message_from_bytes
 from email.message import Message
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,11 +104,6 @@ def ntfy() -> Iterator[Ntfy]:
     made = Ntfy()
     yield made
     made.close()
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(settings: Any, tmp_path: Path) -> None:
-    settings.VAR_DIR = tmp_path
 
 
 def closed_trade_told_by(*urls: str) -> str:
