@@ -32,6 +32,12 @@ def _state_of_its_own(settings: Any, tmp_path: Path) -> None:
     settings.VAR_DIR.mkdir()
 
 
+@pytest.fixture(autouse=True)
+def _passwords_hashed_at_once(settings: Any) -> None:
+    """A real hash takes a fifth of a second by design, and nearly every page is asked for by a user made for it."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real bars, kept beside the project and never copied into it."""

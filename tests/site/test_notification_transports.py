@@ -91,7 +91,7 @@ class Ntfy:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.url = f"ntfy://{USER}:{PASSWORD}@127.0.0.1:{self._server.server_port}/{TOPIC}"
 
     def close(self) -> None:
