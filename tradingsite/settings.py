@@ -55,7 +55,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
-    "constance",
+    "tradingsite.apps.LiveSettingsConfig",
     "django_q",
     "django_filters",
     "rest_framework",
@@ -234,6 +234,7 @@ SPECTACULAR_SETTINGS = {
 # a training or an order task must never run twice because a worker died.
 Q_CLUSTER: dict[str, Any] = {
     "name": "tradingsite",
+    "label": "Schedules and tasks",
     "orm": "default",
     "workers": 2,
     "timeout": 1800,

@@ -281,6 +281,23 @@ def test_beside_each_live_setting_stand_its_unit_range_default_and_last_change(
         assert len(last_changes()) == 2
 
 
+def test_every_change_of_a_live_setting_is_told_with_what_it_was_and_became(owner_client: Client) -> None:
+    history = reverse("admin:constance_config_history")
+    assert "Nobody has changed a setting yet." in owner_client.get(history).content.decode()
+    change_on_the_page(owner_client, TIME_LIMIT_MINUTES=20.0, PREDICTION_MODE="filter", LOW_VOLUME_EXIT=False)
+    change_on_the_page(owner_client, TIME_LIMIT_MINUTES=20.0, PREDICTION_MODE="filter", LOW_VOLUME_EXIT=True)
+    text = re.sub(r"<[^>]*>", " ", owner_client.get(history).content.decode())
+    assert "LOW_VOLUME_EXIT: on to off; TIME_LIMIT_MINUTES: 15 to 20; PREDICTION_MODE: shadow to filter" in text
+    assert text.index("LOW_VOLUME_EXIT: off to on") < text.index("LOW_VOLUME_EXIT: on to off")
+
+
+@pytest.mark.parametrize("page", ["constance_config_changelist", "django_q_schedule_changelist"])
+def test_the_pages_of_other_packages_bear_our_names(page: str, owner_client: Client) -> None:
+    html = owner_client.get(reverse(f"admin:{page}")).content.decode()
+    assert "Constance" not in html
+    assert "Django Q" not in html
+
+
 def change_on_the_page(client: Client, **changed: Any) -> None:
     ContentType.objects.clear_cache()  # that of the settings was made, and taken back, by the test before
     page = reverse("admin:constance_config_changelist")

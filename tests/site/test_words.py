@@ -36,7 +36,6 @@ PLAIN = {
     "I": "the one who is asked whether he is sure",
     "ID": "everybody's word",
     "N": "the name of a task in these tests",
-    "Q": "of Django Q, a name",
     "S": "of S&P, a name",
     "P": "of P(win), which is explained as a whole, or of S&P",
     "US": "everybody's word",
