@@ -222,6 +222,14 @@ def test_a_value_that_no_row_can_have_is_no_error_of_ours(owner_client: Client, 
     )
 
 
+@pytest.mark.parametrize("moment", ["2024-01-03T15:00:00", "2024-01-03"])
+def test_a_time_without_its_zone_is_refused_not_guessed(moment: str, owner_client: Client) -> None:
+    answer = owner_client.get("/api/v1/trades/", {"signal_at__gte": moment})
+    assert answer.status_code == 400
+    assert "with its zone" in answer.content.decode()
+    assert owner_client.get("/api/v1/trades/", {"signal_at__gte": f"{moment[:10]}T15:00:00-05:00"}).status_code == 200
+
+
 def test_a_regular_expression_or_a_month_of_99_in_an_admin_address_is_not_run(owner_client: Client) -> None:
     TradeFactory()
     parts = "signal_at__year=9999999&signal_at__month=99&signal_at__day=99"
