@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     are measured alone, and -s shows them."""
     whole = not config.option.file_or_dir and config.option.markexpr == "not slow"
     return None if whole else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ctrl-C is heard by what tests start even where a shell has put them into the background, deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
