@@ -194,7 +194,7 @@ def rollback(book: str, who: str, why: str) -> RolledBack:
             withdrawn = champion(book)
             if withdrawn is None:
                 raise PromotionRefused(f"No model serves {book}; there is nothing to roll back.")
-            restored = _replaced_by(withdrawn)
+            restored = replaced_by(withdrawn)
             refusal = _too_old(restored, now) if restored else f"No model served {book} before {withdrawn.version}."
             if restored is None or refusal:
                 raise PromotionRefused(f"{refusal} To do without a model set PREDICTION_MODE to off.")
@@ -209,10 +209,10 @@ def rollback(book: str, who: str, why: str) -> RolledBack:
     return RolledBack(withdrawn, restored)
 
 
-def _replaced_by(model: MLModel) -> MLModel | None:
+def replaced_by(model: MLModel) -> MLModel | None:
     """The model that was archived in the very moment in which this one was promoted."""
     served = MLModel.objects.filter(serving_book=model.serving_book, status=ModelStatus.ARCHIVED)
-    return served.filter(archived_at=model.promoted_at).first()
+    return served.filter(archived_at=model.promoted_at).defer(*HEAVY).first()
 
 
 def _too_old(model: MLModel, now: datetime) -> str | None:

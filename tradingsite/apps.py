@@ -18,5 +18,5 @@ class TradingSiteConfig(AppConfig):
 class LiveSettingsConfig(ConstanceConfig):  # type: ignore[misc]  # constance has no types
     """constance under the name that the pages give it."""
 
-    verbose_name = "Live settings"
+    verbose_name = "Settings"
     default = False

@@ -171,8 +171,17 @@ class TestPromotion:
         promote(newer, "simulated", "ada", "second")
         page = text(owner_client, address("ml_mlmodel_promote", MLModelFactory(gate=Gate.PASS, book="simulated").pk))
         assert f"Model {newer.version} serves that book now and would be archived." in page
-        owner_client.post(address("ml_mlmodel_rollback", newer.pk), {"why": "it skips winners"})
+        back = address("ml_mlmodel_rollback", newer.pk)
+        assert f"model {passed.version}, which it had replaced, serves again." in text(owner_client, back)
+        assert owner_client.get(back).context["pair"]["versions"] == [passed.version, newer.version]
+        owner_client.post(back, {"why": "it skips winners"})
         assert champion("simulated") == passed
+
+    def test_of_the_first_champion_it_is_said_that_none_would_serve_again(
+        self, passed: MLModel, owner_client: Client
+    ) -> None:
+        promote(passed, "simulated", "ada", "first")
+        assert "there is none to serve again" in text(owner_client, address("ml_mlmodel_rollback", passed.pk))
 
     def test_what_serves_nothing_cannot_be_rolled_back(self, passed: MLModel, owner_client: Client) -> None:
         assert owner_client.get(address("ml_mlmodel_rollback", passed.pk)).status_code == 404

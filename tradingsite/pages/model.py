@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from ml.admin import MLModelAdmin
 from ml.live_record import live_record
 from ml.models import MLModel
-from ml.registry import LONGEST_REASON, PromotionRefused, on_duty, promote, rollback
+from ml.registry import LONGEST_REASON, PromotionRefused, on_duty, promote, replaced_by, rollback
 from ml.tables import LIVE_HEAD, RULES, bounded, estimate, live_rows, live_sentence, rules_of
 from ml.words import VERDICTS, Gate, ModelStatus
 from reports import model_charts
@@ -88,11 +88,9 @@ class ModelPage(MLModelAdmin):
         """GET shows candidate and champion side by side, POST with a reason makes the candidate the champion."""
         self._may_change(request)
         model = self._model(pk)
-        serving = on_duty(model.book).champion
         if request.method == "POST":
             return self._done(request, model, "promote", lambda who, why: promote(model, model.book, who, why))
-        before = self._model(serving.pk) if serving else None
-        return self._confirm(request, model, before, verb="Promote", book=model.book)
+        return self._confirm(request, model, on_duty(model.book).champion, verb="Promote", book=model.book)
 
     def rollback_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The same for the champion: POST withdraws it, and the one that it had replaced serves again."""
@@ -103,7 +101,7 @@ class ModelPage(MLModelAdmin):
         book = model.serving_book
         if request.method == "POST":
             return self._done(request, model, "roll back", lambda who, why: rollback(book, who, why))
-        return self._confirm(request, model, None, verb="Roll back", book=book)
+        return self._confirm(request, model, replaced_by(model), verb="Roll back", book=book)
 
     def _may_change(self, request: HttpRequest) -> None:
         if not request.user.has_perm("ml.change_mlmodel"):
@@ -128,8 +126,10 @@ class ModelPage(MLModelAdmin):
         return redirect("admin:ml_mlmodel_change", model.pk)
 
     def _confirm(
-        self, request: HttpRequest, model: MLModel, before: MLModel | None, *, verb: str, book: str
+        self, request: HttpRequest, model: MLModel, served: MLModel | None, *, verb: str, book: str
     ) -> HttpResponse:
+        """`served`: who serves now, or did before the model."""
+        before = self._model(served.pk) if served else None
         return self._page(
             request,
             "tradingsite/promote.html",
