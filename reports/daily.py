@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.template.loader import render_to_string
 
+from ml.impact import LEAST_SESSIONS
 from ml.models import MLModel
 from ml.performance_tracker import PerformanceTracker, Sample, SessionRecord
 from ml.tables import bounded, rules_of
@@ -287,11 +288,12 @@ def _verdict(what: str, sample: Sample) -> str:
 def _caution(average: Figure, sessions: int) -> str:
     if average.few:
         return f"{plural(average.n, 'trade')}: too few to say."
-    if sessions == 1:
-        return "One session: its trades move together, so this says little about the next."
+    if sessions < LEAST_SESSIONS:
+        return f"{plural(sessions, 'session')}, whose trades move together: too few to say."
     if average.interval is None or average.interval.contains(0.0):
         return "The average cannot be told from zero."
-    return f"The average is {'above' if average.interval.low > 0 else 'below'} zero by more than chance explains."
+    side = "above" if average.interval.low > 0 else "below"
+    return f"The average is {side} zero by more than chance explains on one look; on daily looks chance does it, too."
 
 
 def _latest_model(book: str) -> MLModel | None:

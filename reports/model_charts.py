@@ -91,9 +91,10 @@ def value_by_threshold(steps: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def live(worth: GateWorth) -> Chart:
-    """Mean R of the plans that a model let through, and of those that it refused, each with its 95 % interval."""
+    """Mean R of the plans that a model let through, and of those that it refused, each with its 95 % interval where one
+    is known."""
     sides = [(words, side) for words, side in (("let through", worth.let_through), ("refused", worth.refused)) if side]
-    half = [side.mean_r_interval.width / 2 if side.mean_r_interval else 0.0 for _, side in sides]
+    half = [side.mean_r_interval.width / 2 if side.mean_r_interval else None for _, side in sides]
     return {
         "data": [
             {"type": "scatter", "mode": "markers", "marker": {"color": BLUE, "size": 10}}

@@ -279,9 +279,10 @@ class Notifier:
             self._begin(now)
             self._store_what_went_out(now)
             closed = self._closed()
-            called_off = self._called_off(now)
+            settled = self._began_at is not None and now - self._began_at >= CALLED_OFF_AFTER
+            called_off = self._called_off() if settled else []
             note(self._book, [*self._heard, *closed.values(), *self._states(now), *called_off], now)
-            self._noted(closed, called_off)
+            self._noted(closed, settled)
             deliver(self._book, self._services, now, everything=everything)
         except (DatabaseError, InterfaceError):
             connection.close()
@@ -322,11 +323,11 @@ class Notifier:
             *self._process(wall_now),
         ]
 
-    def _noted(self, closed: Mapping[int, News], called_off: Sequence[News]) -> None:
+    def _noted(self, closed: Mapping[int, News], settled: bool) -> None:
         self._heard.clear()
         self._seen.update(closed)
         self._since = RECENT
-        if called_off:
+        if settled:
             self._began_at = None
 
     def _process(self, now: datetime) -> list[News]:
@@ -338,9 +339,7 @@ class Notifier:
             self._dead = told.subject, now
         return [told] if now - self._dead[1] >= DEATH_CONFIRMED else []
 
-    def _called_off(self, now: datetime) -> list[News]:
-        if self._began_at is None or now - self._began_at < CALLED_OFF_AFTER:
-            return []
+    def _called_off(self) -> list[News]:
         alarms = Notification.objects.filter(book=self._book, state__in=news.ENDS).exclude(subject__in=self._raised)
         return news.called_off(alarms.order_by().values_list("subject", "state").distinct(), self._clock.now())
 

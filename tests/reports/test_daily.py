@@ -163,22 +163,31 @@ def test_few_trades_are_said_to_be_few() -> None:
 def test_one_session_proves_nothing_however_many_trades_it_had() -> None:
     trades(*[2.0, 1.9] * 20)
     report = build_report(BOOK, DAY)
-    assert "One session: its trades move together" in report.headline
-    assert "One session: its trades move together" in report.baseline
+    assert "1 session, whose trades move together: too few to say." in report.headline
+    assert "1 session, whose trades move together: too few to say." in report.baseline
 
 
 @pytest.mark.parametrize(
     ("results", "words"),
     [
         ((1.0, -1.0, 0.5, -0.5), "The average cannot be told from zero."),
-        ((1.0, 1.5, 1.0, 1.2), "The average is above zero by more than chance explains."),
-        ((-1.0, -1.5, -1.0, -1.2), "The average is below zero by more than chance explains."),
+        ((1.0, 1.5, 1.0, 1.2), "The average is above zero by more than chance explains on one look"),
+        ((-1.0, -1.5, -1.0, -1.2), "The average is below zero by more than chance explains on one look"),
     ],
 )
 def test_the_book_is_judged_by_its_interval(results: tuple[float, ...], words: str) -> None:
-    for day, r in enumerate(results):
-        trades(*[r] * 9, 0.1, day=day)
-    assert words in build_report(BOOK, DAY + timedelta(days=3)).baseline
+    for day in range(20):
+        trades(results[day % 4], results[day % 4] + 0.1, day=day)
+    assert words in build_report(BOOK, DAY + timedelta(days=19)).baseline
+
+
+def test_the_book_is_not_judged_before_twenty_sessions() -> None:
+    for day in range(19):
+        trades(1.0, 1.2, day=day)
+    assert (
+        "19 sessions, whose trades move together: too few to say."
+        in build_report(BOOK, DAY + timedelta(days=18)).baseline
+    )
 
 
 def test_exits_are_listed_by_rule_with_their_n() -> None:

@@ -22,7 +22,8 @@ import pytest
 import structlog
 from django.conf import settings as site
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from ml.models import DriftCheck
@@ -283,6 +284,16 @@ def test_an_alarm_that_a_new_process_does_not_raise_again_is_called_off(
     after.hear({"event": "position_unprotected", "trade": "KO-1"})
     after.look()
     assert len(service.received) == 3  # what is new is told again
+
+
+def test_what_an_earlier_process_left_is_looked_for_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifying, "CALLED_OFF_AFTER", timedelta(0))
+    notifier = looking(service)
+    notifier.hear({"event": "trading_began"})
+    notifier.look()
+    with CaptureQueriesContext(connection) as queries:
+        notifier.look()
+    assert not [query for query in queries.captured_queries if "DISTINCT" in query["sql"]]
 
 
 # -- never twice

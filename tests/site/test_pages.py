@@ -1,7 +1,7 @@
 """The pages of a trade and of a model, and the change of who serves a book."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -85,6 +85,16 @@ class TestTrade:
             bar for bar in zip(candles["x"], candles["low"], candles["high"], strict=True) if bar[0] <= str_of(trade)
         ]
         assert at_exit[-1][1] <= float(trade.exit_price) <= at_exit[-1][2]
+
+    def test_an_open_trade_is_drawn_until_now(self, owner_client: Client) -> None:
+        run(SimulatedMarket(seed=5, sessions=2))
+        early = Trade.objects.order_by("signal_at")[0]
+        at = early.signal_at + timedelta(minutes=1)
+        still_open = TradeFactory(symbol=early.symbol, book=early.book, signal_at=at, still_open=True)
+        page = owner_client.get(address("positions_trade_change", still_open.pk))
+        candles, _, stop, *_ = page.context["figures"]["candles"]["data"]
+        assert datetime.fromisoformat(candles["x"][-1]) - datetime.fromisoformat(stop["x"][0]) > timedelta(hours=2)
+        assert stop["x"] == sorted(stop["x"])
 
     def test_it_takes_as_many_queries_after_ten_trades_as_after_one(
         self, rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries

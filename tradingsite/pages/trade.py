@@ -36,6 +36,7 @@ LOOKED_THROUGH = 5_000  # signals before this one among which its like are sough
 LIKE_SHOWN = 5
 LIKE_READ = 50  # the closest, some of which had not closed yet
 AROUND = timedelta(minutes=30)  # bars shown before the signal and after the end
+LONGEST_SESSION = timedelta(hours=6.5)
 
 #: What a rule did that is noted on a trade; `share` is how far of its way it had come.
 NOTED = {
@@ -72,9 +73,10 @@ def trade_page(trade: Trade, request: HttpRequest) -> dict[str, Any]:
     """
     prefetch_related_objects([trade], "intents", "stop_moves", "exits", "rule_notes")
     figures: dict[str, Any] = {}
-    bars = _bars(trade)
+    now = timezone.now()
+    bars = _bars(trade, now)
     if bars is not None:
-        figures["candles"] = candles(bars, _marks(trade))
+        figures["candles"] = candles(bars, _marks(trade, now))
     page: dict[str, Any] = {"title": _title(trade), "has_bars": bars is not None, "figures": figures}
     predictions: list[Prediction] = []
     if request.user.has_perm("ml.view_prediction"):
@@ -97,7 +99,7 @@ def trade_page(trade: Trade, request: HttpRequest) -> dict[str, Any]:
             "measured_by": model,
             "alike": _alike(trade, features, model.manifest) if features and model else None,
         }
-    return {**page, "timeline": _timeline(trade, predictions)}
+    return {**page, "timeline": _timeline(trade, predictions, now)}
 
 
 def _title(trade: Trade) -> str:
@@ -113,7 +115,7 @@ def _judge(trade: Trade, predictions: list[Prediction]) -> MLModel | None:
     return asked.filter(book=trade.book).order_by("-created_at", "-id").first()
 
 
-def _bars(trade: Trade) -> Candles | None:
+def _bars(trade: Trade, now: datetime) -> Candles | None:
     path = book_bars.file_of(trade)
     if path is None:
         return None
@@ -126,7 +128,7 @@ def _bars(trade: Trade) -> Candles | None:
         filters=[
             ("symbol", "==", trade.symbol),
             ("start", ">=", trade.signal_at - AROUND),
-            ("start", "<=", _over(trade) + AROUND),
+            ("start", "<=", _over(trade, now) + AROUND),
             ("revision", "==", 0),
         ],
     )
@@ -135,13 +137,13 @@ def _bars(trade: Trade) -> Candles | None:
     return Candles(starts, *columns.values()) if starts else None
 
 
-def _over(trade: Trade) -> datetime:
-    """When nothing more is drawn of it."""
+def _over(trade: Trade, now: datetime) -> datetime:
+    """When nothing more is drawn of it; of an open trade that is now, and not days after its session."""
     known = [moment for moment in (trade.exited_at, trade.plan_ended_at) if moment]
-    return max(known, default=(trade.entered_at or trade.signal_at) + AROUND)
+    return max(known, default=min(now, (trade.entered_at or trade.signal_at) + LONGEST_SESSION))
 
 
-def _marks(trade: Trade) -> Marks:
+def _marks(trade: Trade, now: datetime) -> Marks:
     entered_at, entry = trade.entered_at or trade.signal_at, trade.entry_price or trade.planned_entry
     stops = [_moment(entered_at, trade.initial_stop, "initial stop")]
     stops += [
@@ -158,12 +160,12 @@ def _marks(trade: Trade) -> Marks:
         target=float(trade.target),
         exit=ended,
         plan_end=_plan_end(trade, entry),
-        over=_local(trade.exited_at or _over(trade)),
+        over=_local(trade.exited_at or _over(trade, now)),
     )
 
 
 def _plan_end(trade: Trade, entry: Decimal) -> Moment | None:
-    """Where the plan would have ended, once the trade had left it; the price follows from its R and the costs."""
+    """Where the plan would have ended, once the trade had left it; at the close, what its R after costs comes to."""
     if trade.plan_ended_at is None or trade.exited_at is None or trade.plan_ended_at <= trade.exited_at:
         return None
     if trade.plan_exit_reason == ExitReason.STOP:
@@ -280,12 +282,12 @@ def _link(page: str, key: int, text: str) -> SafeString:
     return format_html('<a class="text-link" href="{}">{}</a>', reverse(page, args=[key]), text)
 
 
-def _timeline(trade: Trade, predictions: Iterable[Prediction]) -> SafeString:
-    events = sorted(_events(trade, predictions), key=lambda event: event.at)
+def _timeline(trade: Trade, predictions: Iterable[Prediction], now: datetime) -> SafeString:
+    events = sorted(_events(trade, predictions, now), key=lambda event: event.at)
     return rows_table(("when", "what"), [[event.at, event.what] for event in events])
 
 
-def _events(trade: Trade, predictions: Iterable[Prediction]) -> Iterator[Event]:
+def _events(trade: Trade, predictions: Iterable[Prediction], now: datetime) -> Iterator[Event]:
     yield Event(
         trade.signal_at,
         f"Signal of {trade.strategy.rpartition('.')[2]}: {trade.side} at {trade.planned_entry:.2f}, stop "
@@ -293,7 +295,7 @@ def _events(trade: Trade, predictions: Iterable[Prediction]) -> Iterator[Event]:
     )
     for each in predictions:
         said = f"P(win) {each.p_win:.1%}, {each.decision} ({each.mode})"
-        afterwards = ", scored afterwards" if each.predicted_at > _over(trade) else ""
+        afterwards = ", scored afterwards" if each.predicted_at > _over(trade, now) else ""
         yield Event(each.predicted_at, f"Model {each.model.version}: {said}{afterwards}")
     for intent in trade.intents.all():
         price = f" at {intent.stop_price:.2f}" if intent.stop_price is not None else ""
