@@ -10,13 +10,31 @@ from django.conf import settings
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """The suite as a whole is spread over the cores. What is asked for by name or marker runs in this process: figures
     are measured alone, and -s shows them."""
-    whole = not config.option.file_or_dir and config.option.markexpr == "not slow"
-    return None if whole else 0
+    return 0 if asked_by_name(config) else None
+
+
+def asked_by_name(config: pytest.Config) -> bool:
+    return bool(config.option.file_or_dir) or config.option.markexpr != "not slow"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C is heard by what tests start even where a shell has put them into the background, deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The whole suite on PostgreSQL leaves out what on any database is the same: tests of the lower floors that touch
+    none, and ran on SQLite."""
+    if asked_by_name(config) or settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        return
+    kept = [item for item in items if item.path.parent.name not in {"ml", "positions"} or touches_database(item)]
+    config.hook.pytest_deselected(items=[*set(items) - set(kept)])
+    items[:] = kept
+
+
+def touches_database(item: pytest.Item) -> bool:
+    fixtures = {"db", "transactional_db", "live_server"}
+    return bool(item.get_closest_marker("django_db") or fixtures & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")
