@@ -90,7 +90,6 @@ class Wired:
 
     desk: Desk
     system: MLSystem
-    history: TradeHistory
 
 
 def wire(
@@ -139,7 +138,7 @@ def wire(
         protections=options.protections,
         isolate=isolate,
     )
-    return Wired(desk, system, history)
+    return Wired(desk, system)
 
 
 def replay(

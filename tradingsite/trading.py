@@ -235,20 +235,22 @@ def _after(seconds: float | None, stop: Callable[[], None]) -> Iterator[None]:
         timer.cancel()
 
 
-def run(
-    screen: Console,
-    book: str,
-    *,
-    strategy: str,
-    patience: timedelta = timedelta.max,
-    exits: bool = True,
-    breakeven: bool = True,
-    sessions: int | None = None,
-    ticks: int | None = None,
-    seconds: float | None = None,
-) -> None:
-    """Trade a book, or watch it where the strategy gives no signals, until a signal or the end of sessions, ticks or
-    seconds (of the wall). `patience`: how long another process may have had it whose end is waited for.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done with a book, until the end of `sessions`, `ticks` or `seconds` (of the wall), where given.
+    `patience`: how long another process may have had the book whose end is waited for."""
+
+    strategy: str
+    patience: timedelta = timedelta.max
+    exits: bool = True
+    breakeven: bool = True
+    sessions: int | None = None
+    ticks: int | None = None
+    seconds: float | None = None
+
+
+def run(screen: Console, book: str, work: Work) -> None:
+    """Trade a book, or watch it where the strategy gives no signals, until a signal or the end of the work.
 
     Raises CommandError: status 1 where the account is not fit or the process cannot go on, 2 for keys and settings,
     130 for SIGINT.
@@ -260,11 +262,11 @@ def run(
         screen.print(
             f"This Alpaca is simulated: {at.access.origin}, market time {now:%Y-%m-%d %H:%M} UTC.", soft_wrap=True
         )
-    with Signals() as signals, notifying(book, at.clock), _after(seconds, signals.stop):
-        with tenure(book, screen, signals.stopping, patience) as held:
+    with Signals() as signals, notifying(book, at.clock), _after(work.seconds, signals.stop):
+        with tenure(book, screen, signals.stopping, work.patience) as held:
             if held is not None:
                 try:
-                    _trade(screen, book, at, held, signals, strategy, exits, breakeven, sessions, ticks)
+                    _trade(screen, book, at, held, signals, work)
                 except (LeaseTaken, TooManyFailures) as error:
                     raise CommandError(f"{error}. Stops stay at the broker.", returncode=FAILED) from error
                 except BadBars as error:
@@ -298,23 +300,12 @@ def result_written(path: Path | None, book: str) -> Iterator[None]:
         )
 
 
-def _trade(
-    screen: Console,
-    book: str,
-    at: Venue,
-    held: Tenure,
-    signals: Signals,
-    strategy: str,
-    exits: bool,
-    breakeven: bool,
-    sessions: int | None,
-    ticks: int | None,
-) -> None:
+def _trade(screen: Console, book: str, at: Venue, held: Tenure, signals: Signals, work: Work) -> None:
     broker = alpaca_broker(at.access, at.clock)
     demand_fitness(screen, broker, at.data, at.clock)
     held.renew()
     universe = watchlist(book)
-    options, isolation = LiveOptions(strategy), Isolation(book, at.clock, without_secrets)
+    options, isolation = LiveOptions(work.strategy), Isolation(book, at.clock, without_secrets)
     leased = LeasedBroker(broker, held)
     with ExitStack() as stack:
         lines = TradeJournal(settings.VAR_DIR / "trade_journal")
@@ -328,7 +319,7 @@ def _trade(
         wired = wire(book, at.feed, universe, options, leased, store, at.clock, writer, serving, isolation.of)
         updates = TradeUpdates(at.access, at.clock, Event())
         desk = replace(wired.desk, is_halted=lambda: halted(book) is not None)
-        desk.exits.active, desk.breakeven.active = exits, breakeven
+        desk.exits.active, desk.breakeven.active = work.exits, work.breakeven
         reconciler = Reconciler(
             at.feed, leased, store, desk.execution, desk.bank, options.external, lambda: options.exits
         )
@@ -345,8 +336,8 @@ def _trade(
             isolation,
             reconciler.reconcile,
             InstructionTaker(desk, loop).carry_out,
-            sessions=sessions,
-            ticks=ticks,
+            sessions=work.sessions,
+            ticks=work.ticks,
         )
         signals.tell(trader.stop)
         screen.print(

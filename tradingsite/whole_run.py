@@ -37,9 +37,8 @@ def run_whole(
     """Replace a book by a run of a feed of so many `sessions`, print what it came to and return the summary.
 
     `started` and `first_bar` are readings of time.perf_counter(): when the command began and the first bar was read.
-    Everything is computed on a draft that
-    takes the book's place at once. Raises CommandError (status 2) if another process is at it or the strategy gives
-    what is no signal; the book is then what it was.
+    Everything is computed on a draft that takes the book's place at once. Raises CommandError (status 2) if another
+    process is at it or the strategy gives what is no signal; the book is then what it was.
     """
     gc.freeze()  # what was imported is garbage at no time: a third of a collection's work
     try:

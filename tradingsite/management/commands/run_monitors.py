@@ -41,18 +41,17 @@ class Command(SiteCommand):
         parser.add_argument("--only", choices=["exits", "breakeven"], help="one of the two monitors")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from tradingsite.trading import result_written, run
+        from tradingsite.trading import Work, result_written, run
 
         if not is_at_alpaca(settings.BOOK):
             raise bad_input(f"BOOK={settings.BOOK} is no account at Alpaca; set BOOK=paper:<account>.")
+        work = Work(
+            strategy="positions.strategy.OnlyWatching",
+            patience=timedelta(seconds=options["seconds"] or 0),
+            exits=options["only"] != "breakeven",
+            breakeven=options["only"] != "exits",
+            ticks=1 if options["once"] else options["max_ticks"],
+            seconds=options["seconds"],
+        )
         with result_written(options["json"], settings.BOOK):
-            run(
-                console(),
-                settings.BOOK,
-                strategy="positions.strategy.OnlyWatching",
-                patience=timedelta(seconds=options["seconds"] or 0),
-                exits=options["only"] != "breakeven",
-                breakeven=options["only"] != "exits",
-                ticks=1 if options["once"] else options["max_ticks"],
-                seconds=options["seconds"],
-            )
+            run(console(), settings.BOOK, work)

@@ -29,9 +29,9 @@ class Command(SiteCommand):
         parser.add_argument("--sessions", type=number_of_sessions, help="end after so many (default: go on)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from tradingsite.trading import result_written, run
+        from tradingsite.trading import Work, result_written, run
 
         if not is_at_alpaca(settings.BOOK):
             raise bad_input(f"BOOK={settings.BOOK} is no account at Alpaca; set BOOK=paper:<account>.")
         with result_written(options["json"], settings.BOOK):
-            run(console(), settings.BOOK, strategy=settings.STRATEGY, sessions=options["sessions"])
+            run(console(), settings.BOOK, Work(settings.STRATEGY, sessions=options["sessions"]))
