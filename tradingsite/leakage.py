@@ -246,10 +246,9 @@ def check(
 ) -> Report:
     """Check every feature of every signal up to `points` moments, each in three alterations by turns.
 
-    A moment is a signal's own, drawn at random over all sessions; `progress` hears of each, and before that of
-    each session. `extractor` adds features
-    to those that are checked, computed from a whole run: for tests of the check itself. Raises ValueError where the
-    bars give no signal at all.
+    A moment is a signal's own, drawn at random over all sessions; `progress` hears of each, and before that of each
+    session. `extractor` adds features to those that are checked, computed from a whole run: for tests of the check
+    itself. Raises ValueError where the bars give no signal at all.
     """
     random = np.random.default_rng(seed)
     runs = list(_baseline(feed, options, progress))
