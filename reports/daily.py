@@ -293,7 +293,7 @@ def _caution(average: Figure, sessions: int) -> str:
     if average.interval is None or average.interval.contains(0.0):
         return "The average cannot be told from zero."
     side = "above" if average.interval.low > 0 else "below"
-    return f"The average is {side} zero by more than chance explains on one look; on daily looks chance does it, too."
+    return f"The average is {side} zero by more than chance explains in a single look; looked at daily, it is a hint."
 
 
 def _latest_model(book: str) -> MLModel | None:

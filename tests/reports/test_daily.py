@@ -171,8 +171,8 @@ def test_one_session_proves_nothing_however_many_trades_it_had() -> None:
     ("results", "words"),
     [
         ((1.0, -1.0, 0.5, -0.5), "The average cannot be told from zero."),
-        ((1.0, 1.5, 1.0, 1.2), "The average is above zero by more than chance explains on one look"),
-        ((-1.0, -1.5, -1.0, -1.2), "The average is below zero by more than chance explains on one look"),
+        ((1.0, 1.5, 1.0, 1.2), "The average is above zero by more than chance explains in a single look"),
+        ((-1.0, -1.5, -1.0, -1.2), "The average is below zero by more than chance explains in a single look"),
     ],
 )
 def test_the_book_is_judged_by_its_interval(results: tuple[float, ...], words: str) -> None:
