@@ -39,8 +39,10 @@ def _copy_var_dir(target: Path) -> None:
         with suppress(FileNotFoundError):  # a journal that was stored and removed meanwhile
             shutil.copy2(source, destination)
 
-    database = Path(DATABASES["default"]["NAME"]).name
-    shutil.copytree(VAR_DIR, target, ignore=shutil.ignore_patterns(f"{database}*"), copy_function=copy)
+    database = DATABASES["default"]
+    name = Path(database["NAME"]).name
+    files = [name, f"{name}-*"] if database["ENGINE"].endswith("sqlite3") else []
+    shutil.copytree(VAR_DIR, target, ignore=shutil.ignore_patterns(*files), copy_function=copy)
 
 
 def _save_database(database: dict[str, Any], folder: Path) -> None:

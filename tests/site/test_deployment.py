@@ -225,6 +225,22 @@ def test_a_backup_that_failed_cannot_be_taken_for_one(tmp_path: Path) -> None:
     assert [each.suffix for each in (tmp_path / "backups").iterdir()] == [".partial"]
 
 
+@pytest.mark.parametrize("url", ["postgres://nobody@127.0.0.1:9/trade", "sqlite:///{var}/trade"])
+def test_a_backup_has_the_journals_whatever_the_database_is_called(url: str, tmp_path: Path) -> None:
+    var = tmp_path / "var"
+    (var / "trade_journal").mkdir(parents=True)
+    (var / "trade_journal" / "refused.jsonl").write_text("a trade that waits\n")
+    for name in ("trade", "trade-wal") if url.startswith("sqlite") else ():
+        (var / name).touch()
+    subprocess.run(
+        [sys.executable, "docs/deploy/backup.py", str(tmp_path / "backups")],
+        cwd=settings.BASE_DIR, env=environment(var, DATABASE_URL=url.format(var=var)), capture_output=True, check=False,
+    )  # fmt: skip
+    [made] = (tmp_path / "backups").iterdir()
+    assert [path.name for path in made.glob("var/trade*")] == ["trade_journal"]  # no file of the database
+    assert (made / "var" / "trade_journal" / "refused.jsonl").exists()
+
+
 @pytest.mark.parametrize("arguments", [[], ["one", "two"]])
 def test_a_backup_without_a_folder_says_what_to_do(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
