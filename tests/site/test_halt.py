@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -40,6 +41,18 @@ def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
     assert halted("paper:1") is None
     call_command("resume", "--book", "paper:1")
     assert "were not blocked" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_a_user_without_a_name_halts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, Any]().__getitem__)
+    call_command("halt", "--book", "paper:1")
+    told = halted("paper:1")
+    assert told is not None
+    assert told.by == f"uid {os.getuid()}"
 
 
 def test_where_nothing_can_be_written_the_file_is_named_and_nothing_is_halted(folder: Path) -> None:

@@ -1,7 +1,9 @@
-"""What commands share at the terminal: a console, and a bar with the time left."""
+"""What commands share at the terminal: who sits there, a console, and a bar with the time left."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from getpass import getuser
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from django.core.management.base import OutputWrapper
@@ -14,6 +16,14 @@ class Advance(Protocol):
     """Hears of the number of units done since it was last called, and how many there are where that is known late."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+def user_name() -> str:
+    """That of the process's user, its number where it has none, as in a container."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def console(file: OutputWrapper | None = None) -> "Console":

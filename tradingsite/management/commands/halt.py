@@ -3,7 +3,6 @@
 from argparse import ArgumentParser
 from dataclasses import asdict
 from datetime import UTC, datetime
-from getpass import getuser
 from typing import Any
 
 from django.conf import settings
@@ -12,7 +11,7 @@ from positions.halting import Halt, halt
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
-from tradingsite.kit.terminal import console
+from tradingsite.kit.terminal import console, user_name
 from tradingsite.known_books import NOT_CHECKED, was_checked
 
 
@@ -34,7 +33,7 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
         checked = was_checked(book)
-        told = Halt(getuser(), datetime.now(UTC), options["reason"], options["flatten"])
+        told = Halt(user_name(), datetime.now(UTC), options["reason"], options["flatten"])
         halt(book, told)
         closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
         console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
