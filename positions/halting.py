@@ -5,10 +5,13 @@ from datetime import datetime
 from pathlib import Path
 
 import orjson
+import structlog
 from django.conf import settings
 
 from positions.books import folder_name
 from tradingsite.kit.files import write_whole
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,16 @@ def halt(book: str, halt: Halt) -> None:
     path = _path(book)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, orjson.dumps(asdict(halt)))
+    log.warning("halted", book=book, by=halt.by, reason=halt.reason, flatten=halt.flatten)
 
 
-def resume(book: str) -> bool:
+def resume(book: str, by: str) -> bool:
     """Allow entries again; False if they were not blocked."""
     try:
         _path(book).unlink()
     except FileNotFoundError:
         return False
+    log.warning("resumed", book=book, by=by)
     return True
 
 

@@ -183,7 +183,7 @@ class ResumeView(StrictView):
         book = told.get("book", settings.BOOK)
 
         def act() -> Answer:
-            resume(book)
+            resume(book, request.user.get_username())
             return 200, _halt_of(book)
 
         return once(keyed(request, told, required=False), act)

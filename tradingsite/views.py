@@ -2,7 +2,6 @@
 
 from datetime import date
 
-import structlog
 from django.contrib import admin, messages
 from django.contrib.admin.views.decorators import staff_member_required
 from django.contrib.auth.decorators import permission_required
@@ -16,8 +15,6 @@ from positions.books import is_book
 from positions.halting import Halt, halt, resume
 from reports.daily import report_path, written_reports
 from tradingsite.known_books import why_not_known
-
-log = structlog.get_logger(__name__)
 
 HALTING = ("halt", "flatten", "resume")
 
@@ -36,10 +33,9 @@ def halting(request: HttpRequest) -> HttpResponse:
         return page
     who = request.user.get_username()
     if action == "resume":
-        resume(book)
+        resume(book, who)
     else:
         halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
-    log.info("halting", book=book, action=action, by=who)
     messages.success(request, f"Done: {action} {book}.")
     return page
 

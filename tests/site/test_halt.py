@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings as site
 from django.core.management import CommandError, call_command
 from django.test import Client
+from structlog.testing import capture_logs
 
 from positions.halting import halted
 from positions.models import WorkerLease
@@ -122,6 +123,32 @@ def test_on_the_dashboard_it_is_pressed_and_shown(owner_client: Client) -> None:
     assert halted("paper:1") is None
     assert owner_client.post("/halting/", {"book": "x", "action": "halt"}).status_code == 400
     assert owner_client.get("/halting/").status_code == 405
+
+
+@pytest.mark.django_db
+def test_whoever_halts_and_resumes_by_whatever_way_is_told_once_in_the_log(
+    owner_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+
+    def press(action: str) -> None:
+        owner_client.post("/halting/", {"book": "paper:1", "action": "flatten" if action == "halt" else action})
+
+    def ask(action: str) -> None:
+        owner_client.post(f"/api/v1/{action}/", {"flatten": True} if action == "halt" else {}, "application/json")
+
+    def command(action: str) -> None:
+        call_command(action, *(["--flatten"] if action == "halt" else []))
+
+    for way in (press, ask, command):
+        with capture_logs() as told:
+            way("halt")
+            way("resume")
+            way("resume")  # there is nothing to resume any more
+        about = {"book": "paper:1", "by": "ada", "log_level": "warning"}
+        halt, resumed = told
+        assert halt.pop("reason") == ("on the dashboard" if way is press else "")
+        assert (halt, resumed) == ({"event": "halted", "flatten": True, **about}, {"event": "resumed", **about})
 
 
 @pytest.mark.django_db

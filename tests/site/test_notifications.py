@@ -148,7 +148,7 @@ def test_a_halt_and_its_end_are_told_at_once_and_each_once(service: Service) -> 
     halting.halt(BOOK, halting.Halt("ada", NOW, "the news", flatten=True))
     notifier.look()
     notifier.look()
-    halting.resume(BOOK)
+    halting.resume(BOOK, "ada")
     notifier.look()
     notifier.look()
     halting.halt(BOOK, halting.Halt("bob", NOW + SECOND))

@@ -9,7 +9,7 @@ from positions.halting import resume
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
-from tradingsite.kit.terminal import console
+from tradingsite.kit.terminal import console, user_name
 from tradingsite.known_books import NOT_CHECKED, was_checked
 
 
@@ -24,7 +24,7 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
         checked = was_checked(book)
-        was_halted = resume(book)
+        was_halted = resume(book, user_name())
         told = "are allowed again" if was_halted else "were not blocked"
         console().print(f"Entries of {book} {told}.", soft_wrap=True)
         if not checked:
