@@ -224,6 +224,8 @@ class _Collector:
             "trades", "Trades of the book by status.", {(book, s): n for s, n in found.trades.items()}, "status"
         )
         yield _gauge("halted", "1 while entries of the book are blocked by its kill switch.", {(book,): found.halted})
+        watched = any(each.name == TRADING and each.expires_at > found.at for each in found.leases)
+        yield _gauge("watched", "1 while a process watches the book's open trades.", {(book,): watched})
         ages = {(book, each.name): (found.at - each.heartbeat_at).total_seconds() for each in found.leases}
         yield _gauge("lease_age_seconds", "Seconds since a job of the book was last heard of.", ages, "job")
         looks = {(book, each.name): each.tick_seconds for each in found.leases}

@@ -134,6 +134,19 @@ def test_metrics_say_how_the_book_is(rows: Trade, watcher: APIClient, folder: Pa
     assert found["trading_predictions_looked_at"] == {(): 1}
 
 
+def test_a_metric_says_that_nobody_watches_whether_trade_ended_or_hangs(watcher: APIClient) -> None:
+    assert metrics(watcher)["trading_watched"] == {(): 0}
+    held = lease("simulated")
+    assert metrics(watcher)["trading_watched"] == {(): 1}
+    WorkerLease.objects.filter(pk=held.pk).update(expires_at=timezone.now())
+    assert metrics(watcher)["trading_watched"] == {(): 0}
+    WorkerLease.objects.create(
+        book="simulated", name="training", holder="host:2", acquired_at=timezone.now(), heartbeat_at=timezone.now(),
+        expires_at=timezone.now() + timedelta(seconds=12),
+    )  # fmt: skip
+    assert metrics(watcher)["trading_watched"] == {(): 0}
+
+
 def test_what_is_not_known_is_absent(watcher: APIClient) -> None:
     found = metrics(watcher)
     assert found["trading_halted"] == {(): 0}
