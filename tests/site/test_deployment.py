@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connection
 from psycopg import sql
 
-from tests.site.documents import Example, examples_of
+from tests.site.documents import Example, examples_of, text_of
 
 DEPLOY = Path(settings.BASE_DIR, "docs", "deploy")
 UNITS = sorted([*DEPLOY.glob("*.service"), *DEPLOY.glob("*.timer")])
@@ -115,6 +115,32 @@ def test_behind_a_proxy_that_speaks_https_nobody_is_sent_in_a_circle(tmp_path: P
         assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
         bare = requests.get(f"{site}/admin/login/", allow_redirects=False, timeout=60)
         assert bare.headers["Location"].startswith("https://")
+
+
+@pytest.mark.slow
+def test_the_probes_answer_in_the_environment_of_the_documents(tmp_path: Path) -> None:
+    text = text_of("docs/deployment.md")
+    [told] = re.findall(r"^```\n(ALLOWED_HOSTS=.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    documented = dict(line.split("=", 1) for line in told.splitlines())
+    assert documented["HTTPS"] == "true"
+    documented |= {"SECRET_KEY": "0123456789" * 6}
+    [probes] = [example for example in examples_of("docs/deployment.md") if "/metrics" in example.script]
+    with new_databases(f"probed_{os.getpid()}") as [source]:
+        manage(tmp_path, "migrate", "--verbosity", "0", **source)
+        manage(tmp_path, "createsuperuser", "--noinput", "--username", "ada", "--email", "",
+               DJANGO_SUPERUSER_PASSWORD="a-long-password-of-yours", **source)  # fmt: skip
+        token = manage(tmp_path, "create_api_token", "ada", **source).strip()
+        with served(tmp_path, **documented, **source) as site:
+            script = probes.script.replace("http://127.0.0.1:8000", site).replace("TOKEN", token)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=False
+            )
+            by_name = {"Host": "trading.example.com", "X-Forwarded-Proto": "https"}
+            assert requests.get(f"{site}/admin/login/", headers=by_name, timeout=60).status_code == 200
+    assert done.returncode == 0, done.stderr
+    ready, _, figures = done.stdout.partition("}")
+    assert '"trading": "ok"' in ready
+    assert "trading_watched" in figures
 
 
 def manage(var_dir: Path, *arguments: str, **more: str) -> str:
