@@ -5,8 +5,10 @@ import os
 import pwd
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from structlog.testing import capture_logs
 
-from positions.halting import halted
+from positions.halting import Halt, halt, halted
 from positions.models import WorkerLease
 from tests.factories import TradeFactory
 from tests.site.conftest import make_session, permit
@@ -61,6 +63,24 @@ def test_where_nothing_can_be_written_the_file_is_named_and_nothing_is_halted(fo
     (folder / "halted" / "paper-1.json").mkdir()  # a folder where the file belongs, which nobody may write over
     with pytest.raises(OSError, match=r"halted/paper-1\.json"):
         call_command("halt", "--book", "paper:1")
+    assert [path.name for path in (folder / "halted").iterdir()] == ["paper-1.json"]
+
+
+def test_two_who_halt_in_one_process_at_once_both_succeed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a double click on the dashboard does: both have written before one of them is done."""
+    both, replace = Barrier(2, timeout=20), Path.replace
+
+    def together(draft: Path, target: Path) -> Path:
+        both.wait()
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", together)
+    with ThreadPoolExecutor(2) as threads:
+        halts = [threads.submit(halt, "paper:1", Halt(by, NOW)) for by in ("ada", "bob")]
+        assert [each.result() for each in halts] == [None, None]
+    told = halted("paper:1")
+    assert told is not None
+    assert told.by in ("ada", "bob")
     assert [path.name for path in (folder / "halted").iterdir()] == ["paper-1.json"]
 
 
@@ -146,9 +166,9 @@ def test_whoever_halts_and_resumes_by_whatever_way_is_told_once_in_the_log(
             way("resume")
             way("resume")  # there is nothing to resume any more
         about = {"book": "paper:1", "by": "ada", "log_level": "warning"}
-        halt, resumed = told
-        assert halt.pop("reason") == ("on the dashboard" if way is press else "")
-        assert (halt, resumed) == ({"event": "halted", "flatten": True, **about}, {"event": "resumed", **about})
+        halting, resumed = told
+        assert halting.pop("reason") == ("on the dashboard" if way is press else "")
+        assert (halting, resumed) == ({"event": "halted", "flatten": True, **about}, {"event": "resumed", **about})
 
 
 @pytest.mark.django_db

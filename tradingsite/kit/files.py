@@ -3,11 +3,12 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write aside and rename; failed or interrupted, nothing is left. Raises OSError, which names the file."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}")
     try:
         draft.write_bytes(content)
         draft.replace(path)
