@@ -2,12 +2,13 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Timer
 
+import django.db
 import structlog
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -277,27 +278,26 @@ def run(screen: Console, book: str, work: Work) -> None:
 
 @contextmanager
 def result_written(path: Path | None, book: str) -> Iterator[None]:
-    """Write to a file, however the block ends, what became of a book's trades in it."""
+    """Write to a file, however the block ends, what became of a book's trades in it: None where the database does not
+    say, so that the block's own end is what is told."""
     if path is None:
         yield
         return
     trades, began = Trade.objects.filter(book=book), datetime.now(UTC)
     entered, closed = trades.exclude(entered_at=None), trades.filter(status=TradeStatus.CLOSED)
     before = entered.count(), closed.count()
+    counts: dict[str, int | None] = dict.fromkeys(("entered", "closed", "open"))
     try:
         yield
     finally:
-        write_json(
-            path,
-            {
-                "book": book,
-                "began_at": began.isoformat(),
-                "ended_at": datetime.now(UTC).isoformat(),
+        with suppress(django.db.Error):
+            counts = {
                 "entered": entered.count() - before[0],
                 "closed": closed.count() - before[1],
                 "open": trades.filter(status__in=LIVE_STATUSES).count(),
-            },
-        )
+            }
+        times = {"began_at": began.isoformat(), "ended_at": datetime.now(UTC).isoformat()}
+        write_json(path, {"book": book, **times, **counts})
 
 
 def _trade(screen: Console, book: str, at: Venue, held: Tenure, signals: Signals, work: Work) -> None:

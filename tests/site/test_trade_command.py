@@ -1,5 +1,6 @@
 """`trade` and `run_monitors` as commands: what they refuse, who holds the lease, how they end, what they watch."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import requests
 from alpaca.trading.client import TradingClient
 from django.conf import settings as site
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 from positions import leases
 from positions.models import ExternalPosition, Instrument, Trade, WorkerLease
 from tests.positions.stand_in import market
 from tests.site.test_alpaca_server_command import serving
 from tradingsite import schedules
+from tradingsite.trading import result_written
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -200,6 +202,26 @@ def test_a_process_that_is_told_to_end_does_so_within_five_seconds(origin: str, 
         process.kill()
         process.communicate()
     assert not WorkerLease.objects.exists()
+
+
+@pytest.mark.parametrize("lost", [OperationalError, InterfaceError])
+def test_where_the_database_is_away_at_the_end_the_end_is_told_and_counts_are_null(
+    lost: type[Exception], tmp_path: Path
+) -> None:
+    def is_away(*_: Any) -> None:
+        raise lost("away")
+
+    def interrupted(path: Path) -> None:
+        with ExitStack() as away, result_written(path, BOOK):
+            away.enter_context(connection.execute_wrapper(is_away))
+            raise CommandError("Interrupted", returncode=130)
+
+    path = tmp_path / "out.json"
+    with pytest.raises(CommandError, match="Interrupted"):
+        interrupted(path)
+    told = json.loads(path.read_text())
+    assert told["began_at"] <= told["ended_at"]
+    assert [told[name] for name in ("book", "entered", "closed", "open")] == [BOOK, None, None, None]
 
 
 def environment(origin: str, folder: Path) -> dict[str, str]:
