@@ -67,6 +67,14 @@ def test_a_book_without_signals_is_one_clear_line_and_status_two() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_book_without_signals_has_no_report_missing(tmp_path: Path) -> None:
+    """As the schedule asks every day, of a new account too."""
+    path, told = tmp_path / "out.json", StringIO()
+    call_command("daily_report", "--book", "paper:1", "--missing", "--json", str(path), stderr=told)
+    assert json.loads(path.read_text())["pages"] == []
+    assert told.getvalue() == "book paper:1: no report is missing\n"
+
+
 @pytest.mark.parametrize("flag", ["--missing", "--open"])
 def test_flags_for_pages_are_refused_with_printed_formats(flag: str) -> None:
     three_sessions()

@@ -21,7 +21,7 @@ from tradingsite.kit.terminal import progress
 class Command(SiteCommand):
     help = "Report on one session of a book: every figure with its n and interval, beside the whole book so far."
     example = "--session 2026-11-20 --format md"
-    exit_status = {**USUAL, 2: "bad input, or a book without signals"}
+    exit_status = {**USUAL, 2: "bad input, or a book without signals (unless --missing)"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -39,31 +39,37 @@ class Command(SiteCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
-        last = PerformanceTracker(book).last_session()
-        if last is None:
-            raise bad_input(f"book {book} has no signals: run quickstart, replay or trade, or name another --book")
-        day = _held(options["session"]) if options["session"] else last
         if options["format"] != "html":
             if options["missing"] or options["open"]:
                 raise bad_input("--missing and --open go with --format html")
             with progress("Reporting"):
-                report = build_report(book, day)
+                report = build_report(book, _day(book, options["session"]))
             as_json = render_json(report)
             self.stdout.write(as_json if options["format"] == "json" else render_markdown(report))
             if options["json"]:
                 write_json(options["json"], {"book": book, "pages": [], "report": json.loads(as_json)})
             return
         with progress("Reporting") as advance:
-            missing = options["missing"]
-            paths = write_missing(book, advance) if missing else [write_report(book, day)]
+            if options["missing"]:
+                paths = write_missing(book, advance)
+            else:
+                paths = [write_report(book, _day(book, options["session"]))]
         for path in paths:
             self.stdout.write(str(path))
         if options["json"]:
             write_json(options["json"], {"book": book, "pages": [str(path) for path in paths], "report": None})
         if not paths:
-            self.stderr.write(f"book {book}: every session has its report")
+            self.stderr.write(f"book {book}: no report is missing")
         elif options["open"]:
             webbrowser.open(paths[-1].as_uri())
+
+
+def _day(book: str, asked: date | None) -> date:
+    """The day that was asked for, or the last with a signal; CommandError (status 2) where the book has none."""
+    last = PerformanceTracker(book).last_session()
+    if last is None:
+        raise bad_input(f"book {book} has no signals: run quickstart, replay or trade, or name another --book")
+    return _held(asked) if asked else last
 
 
 def _held(day: date) -> date:
