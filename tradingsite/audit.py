@@ -14,9 +14,9 @@ from positions.market.bars import BarHistory, SessionBars
 from positions.market.feeds import ReplayFeed
 from positions.market.indicators import IndicatorBank
 from positions.market.market_regime import MarketState
-from positions.models import Trade
+from positions.models import Instruction, Trade
 from positions.strategy import Signal, Strategy
-from positions.words import TradeStatus
+from positions.words import InstructionKind, TradeStatus
 
 #: Relative to the value where that is above one.
 TOLERANCE = 1e-9
@@ -40,9 +40,11 @@ class FeatureAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """`unexplained` are stored signals that the bars do not give again."""
+    """`unexplained` are stored signals that the bars do not give again; `by_api` counts those left out of everything
+    else, because a program gave them and not the strategy."""
 
     signals: int
+    by_api: int
     features: list[FeatureAudit]
     unexplained: list[str]
 
@@ -64,12 +66,16 @@ def audit(
     `session_read` is called with 1 after each session of either. Raises NothingToAudit.
     """
     names = [feature.name for feature in FEATURES]
-    stored = {
+    rows = {
         key: dict(zip(names, values, strict=True))
         for key, *values in TradeFeatures.objects.filter(book=book, session=day).values_list("signal_key", *names)
     }
-    if not stored:
+    if not rows:
         raise NothingToAudit(f"book {book} has no features of {day}")
+    asked = Instruction.objects.filter(book=book, kind=InstructionKind.SIGNAL).values_list("signal_key", flat=True)
+    stored = {key: rows[key] for key in rows.keys() - set(asked)}
+    if not stored:
+        raise NothingToAudit(f"every signal of book {book} on {day} came by the API")
     known = recomputed(book, day, strategy, first_seen, session_read)
     later = recomputed(book, day, strategy, revised, session_read) if revised is not None else known
     both = sorted(stored.keys() & known.keys())
@@ -86,7 +92,7 @@ def audit(
         example = (differing[0], stored[differing[0]][name], known[differing[0]][name]) if differing else None
         equal = len(both) - len(differing) - len(late)
         features.append(FeatureAudit(name, equal, len(differing), len(late), example))
-    return Audit(len(stored), features, sorted(stored.keys() - known.keys()))
+    return Audit(len(stored), len(rows) - len(stored), features, sorted(stored.keys() - known.keys()))
 
 
 def _same(one: Value, other: Value) -> bool:

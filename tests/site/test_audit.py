@@ -12,7 +12,8 @@ from ml.models import TradeFeatures
 from positions.market.bar_files import BarRows, StoredBars, microseconds
 from positions.market.feeds.file import FileFeed
 from positions.market.feeds.simulated import SimulatedMarket
-from positions.words import Feed
+from positions.models import Instruction
+from positions.words import Feed, InstructionKind, InstructionState
 from tests.runs import run
 
 pytestmark = pytest.mark.django_db
@@ -108,6 +109,35 @@ def test_a_signal_that_the_bars_do_not_give_is_named(stored):
     status, report = audit(stored)
     assert status == 1
     assert report["unexplained"] == ["KO-20250101T000000Z-long"]
+
+
+def came_by_the_api(row: TradeFeatures) -> None:
+    Instruction.objects.create(
+        book=BOOK, kind=InstructionKind.SIGNAL, symbol=row.symbol, side="long", stop=1, target=2, asked_by="ada",
+        asked_at=row.signal_at, expires_at=row.signal_at, state=InstructionState.ACCEPTED, signal_key=row.signal_key,
+    )  # fmt: skip
+
+
+def test_signals_that_came_by_the_api_are_counted_and_left_out(stored, capsys):
+    run(FileFeed(stored), BOOK)
+    day = TradeFeatures.objects.latest("session").session
+    given = TradeFeatures.objects.filter(session=day).count()
+    row = TradeFeatures.objects.latest("session")
+    row.pk, row.signal_key = None, "KO-20250101T000000Z-long"
+    row.save()
+    came_by_the_api(row)
+    status, report = audit(stored)
+    assert (status, report["signals"], report["by_api"], report["unexplained"]) == (0, given, 1, [])
+    assert "Not among them: 1 signal that came by the API." in capsys.readouterr().out
+
+
+def test_where_every_signal_came_by_the_api_there_is_nothing_to_compare(stored):
+    run(FileFeed(stored), BOOK)
+    day = TradeFeatures.objects.latest("session").session
+    for row in TradeFeatures.objects.filter(session=day):
+        came_by_the_api(row)
+    with pytest.raises(CommandError, match=f"every signal of book {BOOK} on {day} came by the API"):
+        call_command("audit_features", session=day, book=BOOK, bars=stored)
 
 
 def test_nothing_to_compare_is_told_in_one_line(stored):

@@ -64,12 +64,16 @@ class Command(SiteCommand):
 def _show(screen: Any, result: Any, day: Any) -> None:
     from rich.table import Table
 
+    from reports.figures import plural
+
     table = Table(title=f"Features of {result.signals} signals on {day}", title_justify="left")
     for column in ("feature", "equal", "differs", "data arrived late"):
         table.add_column(column, justify="left" if column == "feature" else "right")
     for feature in result.features:
         table.add_row(feature.feature, str(feature.equal), str(feature.differs), str(feature.late))
     screen.print(table)
+    if result.by_api:
+        screen.print(f"Not among them: {plural(result.by_api, 'signal')} that came by the API.")
     for feature in result.features:
         if feature.example:
             key, stored, known = feature.example
