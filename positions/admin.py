@@ -301,9 +301,7 @@ class WorkerLeaseAdmin(RecordAdmin):
 class InstrumentAdmin(TableAdmin):
     """The watchlist, edited by those who may."""
 
-    when_empty = (
-        "The watchlist is empty. It is filled by python manage.py replay with --symbols FILE, from the broker, or here."
-    )
+    when_empty = "The watchlist is empty. Of an account it is filled here, of a replay by python manage.py replay."
     list_display = ("symbol", "sector", "sector_etf", "tradable", "book")
     list_filter = (BookFilter, "tradable")
     search_fields = ("symbol__exact", "sector__iexact", "sector_etf__exact")
