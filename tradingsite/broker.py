@@ -10,6 +10,8 @@ from positions.words import Feed
 from tradingsite.kit.options import bad_input
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from positions.broker.alpaca import AlpacaBroker, TradingAccess
     from positions.clock import Clock
     from positions.market.feeds.alpaca.access import AlpacaAccess
@@ -18,7 +20,13 @@ FEEDS = [Feed.SIP.value, Feed.IEX.value]
 
 #: What ALPACA_LIVE must be before an order goes to a real account.
 ACCEPTANCE = "I_ACCEPT_REAL_ORDERS"
-LIVE_WARNING = "[bold red]LIVE ACCOUNT: orders are real, and so is the money.[/]"
+
+
+def show_account(screen: "Console", access: "TradingAccess") -> None:
+    if access.live:
+        screen.print("LIVE ACCOUNT: orders are real, and so is the money.", style="bold red", soft_wrap=True)
+    else:
+        screen.print("Paper account: orders are not real.", soft_wrap=True)
 
 
 def trading_access(book: str) -> "TradingAccess":

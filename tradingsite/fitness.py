@@ -51,10 +51,10 @@ class Finding:
 
 
 def show(screen: "Console", finding: Finding) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
-    state = f"[{_COLOUR[finding.state]}]{finding.state:>7}[/]"
-    screen.print(f"{state}  {finding.name}: {escape(finding.text)}", soft_wrap=True)
+    state = Text(f"{finding.state:>7}", _COLOUR[finding.state])
+    screen.print(state.append(f"  {finding.name}: {finding.text}", "default"), soft_wrap=True)
 
 
 def demand_fitness(screen: "Console", broker: "AlpacaBroker", data: "AlpacaAccess", clock: "Clock") -> None:

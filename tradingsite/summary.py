@@ -175,7 +175,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
                 ],
             )
         )
-    console.print(f"Gate: [bold]{model['gate']}[/bold]")
+    console.print(f"Gate: {model['gate']}", style="bold")
     for reason in model["gate_reasons"]:
         console.print(f"  - {reason}", soft_wrap=True)
 

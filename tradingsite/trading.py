@@ -43,7 +43,7 @@ from positions.rules import ExitSettings, RiskSettings
 from positions.store import OrmStore
 from positions.trader import LeasedBroker, Trader
 from positions.words import Feed, TradeStatus
-from tradingsite.broker import LIVE_WARNING, alpaca_broker, data_access, trading_access
+from tradingsite.broker import alpaca_broker, data_access, show_account, trading_access
 from tradingsite.fitness import demand_fitness
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import INTERRUPTED, bad_input
@@ -257,7 +257,7 @@ def run(screen: Console, book: str, work: Work) -> None:
     130 for SIGINT.
     """
     at = venue(book)
-    screen.print(LIVE_WARNING if at.access.live else "Paper account: orders are not real.", soft_wrap=True)
+    show_account(screen, at.access)
     if at.is_simulated:
         now = at.clock.now()
         screen.print(

@@ -47,6 +47,16 @@ def test_money_is_exact_and_times_keep_their_zone(rows: Trade, owner_client: Cli
     assert row["signal_at"] == rows.signal_at
 
 
+@pytest.mark.parametrize("formula", ['=HYPERLINK("http://evil")', "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_what_a_program_wrote_is_no_formula_in_a_spreadsheet(formula: str, rows: Trade, owner_client: Client) -> None:
+    Trade.objects.update(strategy=formula)
+    (line,) = lines(exported(owner_client, Trade, "csv"))
+    (row,) = pq.read_table(io.BytesIO(exported(owner_client, Trade, "parquet"))).to_pylist()
+    assert line["strategy"] == f"'{formula}"
+    assert row["strategy"] == formula
+    assert Decimal(line["pnl"]) == row["pnl"]
+
+
 def test_the_filters_and_the_search_of_the_list_hold_for_the_file_but_its_pages_do_not(
     rows: Trade, owner_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

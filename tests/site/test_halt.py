@@ -47,6 +47,19 @@ def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
 
 
 @pytest.mark.django_db
+def test_closing_goes_on_until_resume_whatever_a_later_halt_says(capsys: Any) -> None:
+    call_command("halt", "--book", "paper:1", "--reason", "close all", "--flatten")
+    call_command("halt", "--book", "paper:1", "--reason", "and stay out")
+    assert "its open trades are closed" in capsys.readouterr().out.splitlines()[-1]
+    told = halted("paper:1")
+    assert told is not None
+    assert (told.reason, told.flatten) == ("and stay out", True)
+    call_command("resume", "--book", "paper:1")
+    call_command("halt", "--book", "paper:1")
+    assert "its open trades go on" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
 def test_a_user_without_a_name_halts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
@@ -77,7 +90,7 @@ def test_two_who_halt_in_one_process_at_once_both_succeed(folder: Path, monkeypa
     monkeypatch.setattr(Path, "replace", together)
     with ThreadPoolExecutor(2) as threads:
         halts = [threads.submit(halt, "paper:1", Halt(by, NOW)) for by in ("ada", "bob")]
-        assert [each.result() for each in halts] == [None, None]
+        assert [each.result().by for each in halts] == ["ada", "bob"]
     told = halted("paper:1")
     assert told is not None
     assert told.by in ("ada", "bob")

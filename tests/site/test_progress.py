@@ -19,7 +19,7 @@ from django.core.management import call_command
 from ml.model_trainer import ModelTrainer
 from tests.factories import TradeFactory, features_of
 from tests.ml.synthetic import store, training_data
-from tradingsite.kit.terminal import progress
+from tradingsite.kit.terminal import console, progress
 
 FIRST = date(2026, 3, 2)
 #: What a terminal is told of its cursor.
@@ -64,6 +64,11 @@ def traded(db: None, settings: Any, tmp_path: Path) -> None:
     settings.VAR_DIR = tmp_path
     for number in range(3):
         features_of(TradeFactory(session=FIRST + timedelta(days=number)))
+
+
+def test_what_is_printed_stands_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print("Entries of paper:new: [red] alert is over")
+    assert capsys.readouterr().out == "Entries of paper:new: [red] alert is over\n"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any, cast
 from django.db import models
 
 AT_ONCE = 5_000
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = tuple[Any, ...]
 Fields = list["models.Field[Any, Any]"]
@@ -45,7 +46,10 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def csv_of(fields: Fields, rows: Iterator[Row]) -> Iterator[bytes]:
-    """UTF-8 with a head of column names; times ISO 8601 in UTC, nothing for null, JSON as text."""
+    """UTF-8 with a head of column names; times ISO 8601 in UTC, nothing for null, JSON as text.
+
+    What a spreadsheet would take for a formula has an apostrophe before it: texts come from whoever may send signals.
+    """
     chunks = _Chunks()
     writer = csv.writer(text := io.TextIOWrapper(cast(Any, chunks), "utf-8", newline="", write_through=True))
     writer.writerow([field.attname for field in fields])
@@ -59,6 +63,8 @@ def csv_of(fields: Fields, rows: Iterator[Row]) -> Iterator[bytes]:
 def _text(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

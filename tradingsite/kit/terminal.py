@@ -27,10 +27,11 @@ def user_name() -> str:
 
 
 def console(file: OutputWrapper | None = None) -> "Console":
-    """A rich console on a command's output, by default standard output; plain lines where that is no terminal."""
+    """A rich console on a command's output, by default standard output; plain lines where that is no terminal. What it
+    prints stands as it is: a reason in brackets is no markup, `paper:new:` no emoji."""
     from rich.console import Console
 
-    return Console(file=cast(IO[str] | None, file), highlight=False)
+    return Console(file=cast(IO[str] | None, file), highlight=False, markup=False, emoji=False)
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ async def _serve(server: "AlpacaServer", wanted: int, told_in: Path | None) -> N
     http, ws = f"http://{HOST}:{taken}", f"ws://{HOST}:{taken}"
     where = {"origin": http, "trade_updates": f"{ws}/stream", "bars": f"{ws}/v2/iex", "control": f"{http}/control"}
     screen = console()
-    screen.print(f"[bold]This Alpaca is simulated[/bold]: {http}", soft_wrap=True)
+    screen.print(f"This Alpaca is simulated: {http}", style="bold", soft_wrap=True)
     for what in ("trade_updates", "bars", "control"):
         screen.print(f"{what.replace('_', ' ')}: {where[what]}", soft_wrap=True)
     if told_in:

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 
-from tradingsite.broker import LIVE_WARNING, alpaca_broker, trading_access
+from tradingsite.broker import alpaca_broker, show_account, trading_access
 from tradingsite.fitness import State, account_findings, feed_findings, refuse_failed, show
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
@@ -34,7 +34,7 @@ class Command(SiteCommand):
         access = trading_access(settings.BOOK)
         clock = SystemClock()
         screen = console()
-        screen.print(LIVE_WARNING if access.live else "Paper account: orders are not real.", soft_wrap=True)
+        show_account(screen, access)
         findings = []
         with progress("Asking Alpaca", MOST_FINDINGS, screen) as advance:
             for finding in chain(account_findings(alpaca_broker(access, clock)), feed_findings(clock)):

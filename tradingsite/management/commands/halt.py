@@ -33,9 +33,8 @@ class Command(SiteCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
         checked = was_checked(book)
-        told = Halt(user_name(), datetime.now(UTC), options["reason"], options["flatten"])
-        halt(book, told)
-        closing = " and its open trades are closed" if options["flatten"] else "; its open trades go on"
+        told = halt(book, Halt(user_name(), datetime.now(UTC), options["reason"], options["flatten"]))
+        closing = " and its open trades are closed" if told.flatten else "; its open trades go on"
         console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
         if not checked:
             console().print(NOT_CHECKED, soft_wrap=True)

@@ -65,7 +65,8 @@ class Command(SiteCommand):
         from tradingsite.whole_run import run_whole
 
         screen.print(
-            f"[bold]This market is simulated[/bold] (seed {options['seed']}): symbols, prices and results are invented."
+            f"This market is simulated (seed {options['seed']}): symbols, prices and results are invented.",
+            style="bold",
         )
         first_bar = time.perf_counter()
         feed = SimulatedMarket(options["sessions"], options["seed"])
