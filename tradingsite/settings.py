@@ -334,6 +334,7 @@ LIVE_UNITS = {
     "COOLDOWN_MINUTES": "minutes",
 }
 CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
+CONSTANCE_SUPERUSER_ONLY = False  # the permissions of constance decide, as of every table
 CONSTANCE_CONFIG = LIVE_SETTINGS
 CONSTANCE_CONFIG_FIELDSETS = (
     (

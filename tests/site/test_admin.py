@@ -1,15 +1,20 @@
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
 from constance import config
+from constance.forms import ConstanceForm
 from constance.utils import get_values
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -291,6 +296,47 @@ def test_every_change_of_a_live_setting_is_told_with_what_it_was_and_became(owne
     assert text.index("LOW_VOLUME_EXIT: off to on") < text.index("LOW_VOLUME_EXIT: on to off")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_save_settings_at_once_the_second_is_refused(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, save = Barrier(2, timeout=1), ConstanceForm.save
+
+    def together(form: ConstanceForm) -> list[str]:
+        with suppress(BrokenBarrierError):
+            both.wait()
+        return save(form)
+
+    monkeypatch.setattr(ConstanceForm, "save", together)
+    clients = [Client(), Client()]
+    for client in clients:
+        client.force_login(owner)
+    forms = [
+        settings_form(client, **{name: 7})
+        for client, name in zip(clients, ("MAX_OPEN_POSITIONS", "COOLDOWN_LOSSES"), strict=True)
+    ]
+
+    def post(client: Client, form: dict[str, Any]) -> int:
+        try:
+            return client.post(reverse("admin:constance_config_changelist"), form).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(post, clients, forms)) == [200, 302]
+    assert [config.MAX_OPEN_POSITIONS, config.COOLDOWN_LOSSES].count(7) == 1
+
+
+def test_who_may_see_or_change_settings_is_said_by_permissions(newcomer: User, newcomer_client: Client) -> None:
+    page = reverse("admin:constance_config_changelist")
+    assert newcomer_client.get(page).status_code == 403
+    permit(newcomer, "constance.view_config")
+    form = settings_form(newcomer_client, TIME_LIMIT_MINUTES=20.0)
+    assert newcomer_client.post(page, form).status_code == 200
+    assert config.TIME_LIMIT_MINUTES == 15.0
+    permit(newcomer, "constance.change_config")
+    assert newcomer_client.post(page, form).status_code == 302
+    assert config.TIME_LIMIT_MINUTES == 20.0
+
+
 @pytest.mark.parametrize("page", ["constance_config_changelist", "django_q_schedule_changelist"])
 def test_the_pages_of_other_packages_bear_our_names(page: str, owner_client: Client) -> None:
     html = owner_client.get(reverse(f"admin:{page}")).content.decode()
@@ -298,11 +344,15 @@ def test_the_pages_of_other_packages_bear_our_names(page: str, owner_client: Cli
     assert "Django Q" not in html
 
 
-def change_on_the_page(client: Client, **changed: Any) -> None:
+def settings_form(client: Client, **changed: Any) -> dict[str, Any]:
     ContentType.objects.clear_cache()  # that of the settings was made, and taken back, by the test before
-    page = reverse("admin:constance_config_changelist")
-    values = {**get_values(), **changed, "version": client.get(page).context["form"].initial["version"]}
-    client.post(page, {name: value for name, value in values.items() if value is not False})
+    page = client.get(reverse("admin:constance_config_changelist"))
+    values = {**get_values(), **changed, "version": page.context["form"].initial["version"]}
+    return {name: value for name, value in values.items() if value is not False}
+
+
+def change_on_the_page(client: Client, **changed: Any) -> None:
+    client.post(reverse("admin:constance_config_changelist"), settings_form(client, **changed))
 
 
 def test_users_groups_and_tokens_are_in_the_sites_look(owner_client: Client) -> None:

@@ -12,6 +12,8 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.db import transaction
 from django.db.models import CharField, TextField, Value
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -21,6 +23,7 @@ from tradingsite.kit.words import rows_table
 
 #: How the admin's log tells which settings were changed, for what the drift check changes.
 STEPPED_DOWN = json.dumps([{"changed": {"fields": ["PREDICTION_MODE: filter to shadow"]}}])
+MAY_CHANGE = Permission.objects.filter(content_type__app_label="constance", codename="change_config")
 #: So many changes are shown.
 MOST = 200
 
@@ -86,6 +89,14 @@ class LiveSettingsAdmin(ConstanceAdmin):  # type: ignore[misc]  # constance has 
     change_list_form = LiveSettingsForm
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Of two who save what both have seen, the second is told: whoever saves holds a row that all need for it."""
+        if request.method != "POST":
+            return self._page(request, extra_context)
+        with transaction.atomic():
+            MAY_CHANGE.select_for_update().get()
+            return self._page(request, extra_context)
+
+    def _page(self, request: HttpRequest, extra_context: dict[str, Any] | None) -> HttpResponse:
         page: HttpResponse = super().changelist_view(request, extra_context)
         if isinstance(page, TemplateResponse) and page.context_data:
             changes = last_changes()
