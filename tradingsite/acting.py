@@ -1,6 +1,7 @@
 """The API where it acts. Orders are sent by the trading process alone: a signal or a close is asked of it here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -37,6 +38,11 @@ from tradingsite.known_books import why_not_known
 class NotNow(APIException):
     status_code = 409
     default_code = "not_now"
+
+
+class NotWritten(APIException):
+    status_code = 503
+    default_code = "not_written"
 
 
 def key_header(*, required: bool) -> OpenApiParameter:
@@ -153,6 +159,15 @@ def _trading_book() -> str:
     return settings.BOOK
 
 
+@contextmanager
+def _written() -> Iterator[None]:
+    """Around what moves the kill switch. Raises NotWritten."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"Nothing was changed, the kill switch cannot be written: {error.strerror}.") from error
+
+
 class HaltView(StrictView):
     """Block entries of a book until it is resumed; exits, stops and breakeven go on."""
 
@@ -165,7 +180,8 @@ class HaltView(StrictView):
         book = told.get("book", settings.BOOK)
 
         def act() -> Answer:
-            halt(book, Halt(request.user.get_username(), timezone.now(), told["reason"], told["flatten"]))
+            with _written():
+                halt(book, Halt(request.user.get_username(), timezone.now(), told["reason"], told["flatten"]))
             return 200, _halt_of(book)
 
         return once(keyed(request, told, required=False), act)
@@ -183,7 +199,8 @@ class ResumeView(StrictView):
         book = told.get("book", settings.BOOK)
 
         def act() -> Answer:
-            resume(book, request.user.get_username())
+            with _written():
+                resume(book, request.user.get_username())
             return 200, _halt_of(book)
 
         return once(keyed(request, told, required=False), act)

@@ -32,10 +32,14 @@ def halting(request: HttpRequest) -> HttpResponse:
         messages.error(request, why_not)
         return page
     who = request.user.get_username()
-    if action == "resume":
-        resume(book, who)
-    else:
-        halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
+    try:
+        if action == "resume":
+            resume(book, who)
+        else:
+            halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
+    except OSError as error:
+        messages.error(request, f"NOT done, {action} {book}: {error}. Orders and positions are at Alpaca's own page.")
+        return page
     messages.success(request, f"Done: {action} {book}.")
     return page
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings as site
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
+from rest_framework.test import APIClient
 from structlog.testing import capture_logs
 
 from positions.halting import Halt, halt, halted
@@ -95,6 +97,21 @@ def test_two_who_halt_in_one_process_at_once_both_succeed(folder: Path, monkeypa
     assert told is not None
     assert told.by in ("ada", "bob")
     assert [path.name for path in (folder / "halted").iterdir()] == ["paper-1.json"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["halt", "resume"])
+def test_what_cannot_be_written_is_told_as_not_done(
+    folder: Path, owner: User, owner_client: Client, action: str
+) -> None:
+    TradeFactory(book="paper:1")
+    (folder / "halted").write_text("a file where the folder should be")
+    page = owner_client.post("/halting/", {"book": "paper:1", "action": action}, follow=True).content.decode()
+    assert f"NOT done, {action} paper:1" in page
+    client = APIClient()
+    client.force_authenticate(owner)
+    answer = client.post(f"/api/v1/{action}/", {}, "json")
+    assert (answer.status_code, json.loads(answer.content)["code"]) == (503, "not_written")
 
 
 def test_a_file_that_cannot_be_read_blocks(folder: Path) -> None:
