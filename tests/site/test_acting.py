@@ -368,3 +368,11 @@ def test_acting_has_a_rate_of_its_own(operator: APIClient, settings: Any) -> Non
     problem_of(post(operator, "/api/v1/resume/", {}, key=None), 429, "throttled")
     problem_of(post(operator, "/api/v1/predictions/", {}, key=None), 429, "throttled")
     assert operator.get("/api/v1/predictions/").status_code == 200
+
+
+def test_wrong_secrets_are_counted_by_address(operator: APIClient, settings: Any) -> None:
+    settings.API_ACTS_PER_MINUTE = 1
+    guess = {**SIGNAL, "secret": "0" * 64}
+    problem_of(post(APIClient(), "/api/v1/signals/", guess), 401, "authentication_failed")
+    problem_of(post(APIClient(), "/api/v1/signals/", guess), 429, "throttled")
+    assert post(operator, "/api/v1/signals/", SIGNAL).status_code == 202

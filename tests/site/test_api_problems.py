@@ -82,6 +82,28 @@ def test_who_asks_too_often_is_told_when_to_ask_again(owner: User, newcomer: Use
     assert other.get("/api/v1/trades/").status_code == 200
 
 
+@pytest.mark.parametrize("address", ["/api/v1/trades/", "/api/v1/health/", "/api/v1/schema/", "/metrics"])
+@pytest.mark.parametrize("token", [{}, {"authorization": f"Token {'0' * 64}"}], ids=["none", "wrong"])
+def test_who_has_no_valid_token_is_counted_by_address(
+    address: str, token: dict[str, str], owner_client: Client, settings: Any
+) -> None:
+    settings.API_READS_PER_MINUTE = 2
+    stranger = Client(headers=token)
+    for _ in range(2):
+        assert stranger.get(address).status_code == 401
+    answer = stranger.get(address, headers={"X-Forwarded-For": "192.0.2.7"})
+    problem_of(answer, 429, "throttled")
+    assert 0 < int(answer["Retry-After"]) <= 60
+    assert Client(REMOTE_ADDR="192.0.2.7", headers=token).get(address).status_code == 401
+    assert owner_client.get(address).status_code == 200
+
+
+def test_who_may_not_is_counted_too(newcomer_client: Client, settings: Any) -> None:
+    settings.API_READS_PER_MINUTE = 1
+    problem_of(newcomer_client.get("/api/v1/trades/"), 403, "permission_denied")
+    problem_of(newcomer_client.get("/api/v1/trades/"), 429, "throttled")
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Model, QuerySet
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.serializers import ModelSerializer
 from rest_framework.views import APIView
@@ -24,10 +24,17 @@ def serializer_of(table: type[Model], without: tuple[str, ...] = ()) -> type[Mod
 
 
 class StrictView(APIView):
-    """A query parameter that does not exist, is empty or is there twice is an error, not a wish that is ignored."""
+    """A query parameter that does not exist, is empty or is there twice is an error, not a wish that is ignored.
+
+    Who is refused is counted too, where rest_framework counts those alone whom it lets in.
+    """
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
+        try:
+            super().initial(request, *args, **kwargs)
+        except (AuthenticationFailed, NotAuthenticated, PermissionDenied):
+            self.check_throttles(request)
+            raise
         wrong = {
             name: ["There is no such query parameter."]
             if name not in self.known_parameters()

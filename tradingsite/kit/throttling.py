@@ -1,4 +1,4 @@
-"""How often a user may ask the API; who has no token counts by address. Each web process counts for itself."""
+"""How often a user may ask the API; who has no valid token counts by address. Each web process counts for itself."""
 
 from django.conf import settings
 from rest_framework.throttling import UserRateThrottle
