@@ -304,7 +304,7 @@ class InstrumentAdmin(TableAdmin):
     when_empty = "The watchlist is empty. Of an account it is filled here, of a replay by python manage.py replay."
     list_display = ("symbol", "sector", "sector_etf", "tradable", "book")
     list_filter = (BookFilter, "tradable")
-    search_fields = ("symbol__exact", "sector__iexact", "sector_etf__exact")
+    search_fields = ("symbol__exact", "sector__iexact", "sector_etf__iexact")
     search_help_text = "A symbol, a sector or a sector ETF"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

@@ -38,6 +38,13 @@ TABLES = {
 }  # fmt: skip
 LOOKED_AT = [model for model in OURS if model is not Instrument]
 
+SEARCHED = [
+    (model, name)
+    for model, page in admin.site._registry.items()
+    if isinstance(page, kit.TableAdmin)
+    for name in page.search_fields
+]
+
 
 def address(model: type, page: str = "changelist", *args: object) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
@@ -120,6 +127,21 @@ def test_a_search_with_a_dash_finds_the_key_of_a_signal_in_every_table_that_has_
         found = owner_client.get(address(model), {"q": rows.signal_key}).context["cl"].result_list
         assert len(found) == 1
         assert not owner_client.get(address(model), {"q": "X-1"}).context["cl"].result_list
+
+
+@pytest.mark.parametrize(("model", "searched"), SEARCHED)
+def test_a_search_finds_what_is_stored_in_each_of_its_columns_whichever_its_case_spaces_or_dashes(
+    model: type[Model], searched: str, everything: None, owner_client: Client
+) -> None:
+    of_a_trade, _, column = searched.rpartition("__")[0].rpartition("__")
+    is_symbol, is_key = column == "symbol", column.endswith(("_key", "_id"))
+    for stored in (
+        ("KO", "BRK-B") if is_symbol else ("KO-1Z-long",) if is_key else ("Health Care", "model_skips", "a-b")
+    ):
+        (Trade if of_a_trade else model).objects.update(**{column: stored})
+        for typed in (stored, f" {stored} ", *([stored.lower()] if is_symbol else [])):
+            assert owner_client.get(address(model), {"q": typed}).context["cl"].result_count == 1
+        assert owner_client.get(address(model), {"q": stored[:-1]}).context["cl"].result_count == 0
 
 
 def test_instruments_are_found_by_sector(rows: Trade, owner_client: Client) -> None:

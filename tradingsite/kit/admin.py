@@ -1,10 +1,11 @@
 """Base classes of the admin: tables that are looked at and not edited, quick at a million rows."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connection, models
@@ -132,24 +133,20 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         shown = [fields[name] for name in self.list_display if name in fields]
         return [(str(field.verbose_name), str(field.help_text)) for field in shown if field.help_text]
 
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """With a dash it is a key, without one it is not: asked for one at a time, each finds its index."""
-        is_key = "-" in request.GET.get(SEARCH_VAR, "")
-        return [name for name in self.search_fields if _holds_keys(name) is is_key] or list(self.search_fields)
-
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Any], search_term: str
     ) -> tuple[models.QuerySet[Any], bool]:
-        """Symbols may be typed in lower case; keys, which hold a dash, are taken as they stand."""
-        by_symbol = any("symbol" in field for field in self.search_fields)
-        term = search_term.upper() if by_symbol and "-" not in search_term else search_term
-        fields = self.get_search_fields(request)
-        if "-" in term and len(fields) > 1:  # a database asked for one key or another reads every row
-            found_by = [self.model._default_manager.filter(**{name: term}).order_by() for name in fields]
+        """The whole term as it stands; symbols, which are stored in capitals, may be typed in small letters. Without a
+        dash it is no key, so that no column of keys is asked."""
+        term = search_term.strip()
+        has_dash = "-" in term
+        names = [name for name in self.search_fields if has_dash or not _holds_keys(name)] or self.search_fields
+        asked = [models.Q(**{name: term.upper() if "symbol" in name else term}) for name in names if term]
+        if has_dash and len(asked) > 1:  # a database asked for one key or another reads every row
+            found_by = [self.model._default_manager.filter(each).order_by() for each in asked]
             keys = [key for found in found_by for key in found.values_list("pk", flat=True)[:COUNTED_AT_MOST]]
             return queryset.filter(pk__in=keys), False
-        found: tuple[models.QuerySet[Any], bool] = super().get_search_results(request, queryset, term)
-        return found
+        return queryset.filter(reduce(or_, asked, models.Q())), False
 
     def _shown(self, name: Any) -> Any:
         fields = {field.name: field for field in self.model._meta.concrete_fields}
