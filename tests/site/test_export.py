@@ -57,6 +57,11 @@ def test_what_a_program_wrote_is_no_formula_in_a_spreadsheet(formula: str, rows:
     assert Decimal(line["pnl"]) == row["pnl"]
 
 
+@pytest.mark.parametrize("query", ["id__exact=abc", "quantity__exact=zz"])
+def test_a_filter_that_no_row_could_meet_is_the_askers_mistake(query: str, rows: Trade, owner_client: Client) -> None:
+    assert owner_client.get(f"/admin/positions/trade/export/csv/?{query}").status_code == 400
+
+
 def test_the_filters_and_the_search_of_the_list_hold_for_the_file_but_its_pages_do_not(
     rows: Trade, owner_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,8 @@ from operator import or_
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connection, models
 from django.http import Http404, HttpRequest, StreamingHttpResponse
@@ -193,7 +194,10 @@ class RecordAdmin(ReadOnlyAdmin):
             raise Http404(f"Rows are exported as one of {', '.join(EXPORTS)}.")
         write, kind = EXPORTS[form]
         fields = [field for field in self.opts.concrete_fields if field.name not in self.not_exported]
-        found = self.get_changelist_instance(request).get_queryset(request).select_related(None).defer(None)
+        try:
+            found = self.get_changelist_instance(request).get_queryset(request).select_related(None).defer(None)
+        except IncorrectLookupParameters as error:
+            raise BadRequest("A filter has a value that no row can have.") from error
         rows = found.values_list(*(field.attname for field in fields)).iterator(AT_ONCE)
         name = f"{self.opts.db_table}.{form}"
         return StreamingHttpResponse(
