@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import connections
+from django.core.exceptions import ValidationError
+from django.db import DataError, connections
 from django.http import HttpResponse
 from django.utils import timezone
 from knox.models import AuthToken
@@ -376,3 +377,16 @@ def test_wrong_secrets_are_counted_by_address(operator: APIClient, settings: Any
     problem_of(post(APIClient(), "/api/v1/signals/", guess), 401, "authentication_failed")
     problem_of(post(APIClient(), "/api/v1/signals/", guess), 429, "throttled")
     assert post(operator, "/api/v1/signals/", SIGNAL).status_code == 202
+
+
+@pytest.mark.parametrize("mistake", [DataError("value too long"), OverflowError("too large"), ValidationError("odd")])
+def test_a_mistake_of_ours_in_acting_is_not_taken_for_the_callers(
+    mistake: Exception, operator: APIClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise mistake
+
+    monkeypatch.setattr("tradingsite.acting.ask_signal", mistaken)
+    operator.raise_request_exception = False
+    problem_of(post(operator, "/api/v1/signals/", SIGNAL), 500, "error")
+    assert any(record.exc_info and record.exc_info[1] is mistake for record in caplog.records)

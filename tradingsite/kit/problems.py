@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.views import exception_handler
 
 CONTENT_TYPE = "application/problem+json"
@@ -27,9 +28,10 @@ def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | No
 
 
 def explain(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """The answer to an error of a view, None for a mistake of ours. A parameter that no row could have (a broken
-    cursor, a time beyond the calendar, a character that no text has) is the caller's mistake too."""
-    if isinstance(error, DjangoValidationError | OverflowError | DataError):
+    """The answer to an error of a view, None for a mistake of ours. A parameter of what reads that no row could
+    have (a broken cursor, a time beyond the calendar, a character that no text has) is the caller's mistake too."""
+    reads = context["request"].method in SAFE_METHODS
+    if reads and isinstance(error, DjangoValidationError | OverflowError | DataError):
         error = ValidationError("A parameter has a value that no row can have.")
     if isinstance(error, InterfaceError | OperationalError):
         error = DatabaseAway()
