@@ -1,8 +1,13 @@
 """Tables of positions in the admin: read-only, but for the watchlist."""
 
+import re
+from argparse import ArgumentTypeError
 from typing import Any
 
+from django import forms
+from django.conf import settings
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
@@ -20,7 +25,9 @@ from positions.models import (
     Trade,
     WorkerLease,
 )
+from positions.words import SYMBOL
 from tradingsite.kit.admin import BookFilter, RecordAdmin, TableAdmin
+from tradingsite.kit.options import book_name
 from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
 
 
@@ -297,11 +304,36 @@ class WorkerLeaseAdmin(RecordAdmin):
     list_filter = (BookFilter,)
 
 
+class InstrumentForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic when it runs
+    """Symbols may be typed in small letters; a slip in the book would leave its watchlist empty."""
+
+    def clean_book(self) -> str:
+        try:
+            return book_name(self.cleaned_data["book"])
+        except ArgumentTypeError as error:
+            raise ValidationError(str(error)) from error
+
+    def clean_symbol(self) -> str:
+        return _symbol(self.cleaned_data["symbol"])
+
+    def clean_sector_etf(self) -> str:
+        given = self.cleaned_data["sector_etf"]
+        return _symbol(given) if given else ""
+
+
+def _symbol(text: str) -> str:
+    symbol = text.upper()
+    if not re.fullmatch(SYMBOL, symbol):
+        raise ValidationError(f"{text!r} is not a symbol; write it as Alpaca does, such as AAPL or BRK.B.")
+    return symbol
+
+
 @admin.register(Instrument)
 class InstrumentAdmin(TableAdmin):
     """The watchlist, edited by those who may."""
 
     when_empty = "The watchlist is empty. Of an account it is filled here, of a replay by python manage.py replay."
+    form = InstrumentForm
     list_display = ("symbol", "sector", "sector_etf", "tradable", "book")
     list_filter = (BookFilter, "tradable")
     search_fields = ("symbol__exact", "sector__iexact", "sector_etf__iexact")
@@ -309,3 +341,6 @@ class InstrumentAdmin(TableAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("book", "symbol") if obj else ()
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"book": settings.BOOK, **super().get_changeform_initial_data(request)}

@@ -21,11 +21,8 @@ from positions.models import (
     Trade,
     WorkerLease,
 )
-from positions.words import InstructionState
+from positions.words import SYMBOL, InstructionState
 from tradingsite.kit.api import DAY_RANGE, TIME_RANGE, ReadOnlyViewSet, serializer_of
-
-#: A symbol in an address.
-SYMBOL = r"[A-Z][A-Z0-9.-]{0,15}"
 
 
 class TradeViewSet(ReadOnlyViewSet):

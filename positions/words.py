@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+#: A symbol that is traded, as people and programs write it to us.
+SYMBOL = r"[A-Z][A-Z0-9.-]{0,15}"
+
 
 class Side(StrEnum):
     LONG = "long"

@@ -21,12 +21,12 @@ from ml.asking import NobodyToAsk, ask, newest_features, values_of
 from ml.features import MODEL_FEATURES, Feature, Kind
 from ml.models import Prediction, TradeFeatures
 from ml.predictor import ModelUnusable
-from positions.api import SYMBOL, InstructionSerializer, InstructionViewSet, OpenPositionViewSet
+from positions.api import InstructionSerializer, InstructionViewSet, OpenPositionViewSet
 from positions.books import NAME, is_at_alpaca
 from positions.halting import Halt, halt, halted, resume
 from positions.instructions import Asked, Plan, ask_close, ask_signal
 from positions.models import LIVE_STATUSES, Instruction, Trade
-from positions.words import Side
+from positions.words import SYMBOL, Side
 from tradingsite.idempotency import HEADER, KEY, Answer, Contradiction, answered, keyed, once
 from tradingsite.kit.api import StrictView, serializer_of
 from tradingsite.kit.fields import NumberField, PatternField, PriceField, StrictSerializer, SwitchField, TextField

@@ -247,6 +247,26 @@ def test_an_instrument_is_changed_only_by_those_who_may(rows: Trade, newcomer: U
     assert newcomer_client.post(address(Instrument, "change", row.pk), {"sector": "Energy"}).status_code == 403
 
 
+def test_the_watchlist_takes_symbols_in_small_letters_and_no_slip(owner_client: Client, settings: Any) -> None:
+    settings.BOOK = "paper:first"
+    add = address(Instrument, "add")
+    assert owner_client.get(add).context["adminform"].form.initial["book"] == "paper:first"
+
+    def refused(**given: str) -> list[str]:
+        answer = owner_client.post(add, {"book": "paper:first", "symbol": "AAPL", **given})
+        return [] if answer.status_code == 302 else list(answer.context["adminform"].form.errors)
+
+    assert refused(symbol="brk.b", sector_etf="xlf") == []
+    assert Instrument.objects.values_list("book", "symbol", "sector_etf").get() == ("paper:first", "BRK.B", "XLF")
+    for slip in ("BRK B", "^SPY", "1AAPL", "É"):
+        assert refused(symbol=slip) == ["symbol"]
+    for slip in ("papr:first", "paper:", "simulated~3"):
+        assert refused(book=slip) == ["book"]
+    assert refused(sector_etf="XL F") == ["sector_etf"]
+    assert refused(symbol="Brk.b") == ["__all__"]  # it is there
+    assert Instrument.objects.count() == 1
+
+
 @pytest.mark.parametrize("model", [Schedule, Success, Failure, OrmQ])
 def test_nobody_can_make_the_queue_run_something_through_the_admin(model: type, owner_client: Client) -> None:
     assert owner_client.get(address(model)).status_code == 200
