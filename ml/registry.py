@@ -29,6 +29,7 @@ SERVICE = (
 )
 TRIAL = 200  # closed trades whose signals a candidate has scored in shadow, before anybody judges it by them
 LONGEST_NAME, LONGEST_REASON = 150, 300
+WHOEVER = 0  # the key of no model
 
 
 class PromotionRefused(Exception):
@@ -131,6 +132,12 @@ def _check_signed(what: str, who: str, why: str) -> None:
         raise PromotionRefused(f"The name has at most {LONGEST_NAME} characters, the reason at most {LONGEST_REASON}.")
 
 
+def _check_seen(book: str, serving: MLModel | None, seen: int | None) -> None:
+    if seen not in (WHOEVER, serving.pk if serving else None):
+        who = f"Model {serving.version}" if serving else "No model"
+        raise PromotionRefused(f"{who} serves {book} since you looked; look again.")
+
+
 def _archive(model: MLModel, who: str, why: str, now: datetime) -> None:
     model.status = ModelStatus.ARCHIVED
     model.archived_at, model.archived_by, model.archive_reason = now, who, why[:LONGEST_REASON]
@@ -145,9 +152,11 @@ def promote(
     *,
     foreign: bool = False,
     override_until: datetime | None = None,
+    seen: int | None = WHOEVER,
 ) -> MLModel:
     """Make a candidate the champion of a book and archive the one before; `foreign` allows a model of another book,
-    `override_until` (aware) one that did not pass its gate, for so long.
+    `override_until` (aware) one that did not pass its gate, for so long. `seen` is the key of the only model that may
+    be archived for it, None where none served when somebody looked.
 
     Of two at once, the database lets one win. Raises PromotionRefused.
     """
@@ -160,6 +169,7 @@ def promote(
             if refusal:
                 raise PromotionRefused(refusal)
             before = champion(serving_book)
+            _check_seen(serving_book, before, seen)
             if before is not None:
                 _archive(before, who, f"{candidate.version} was promoted: {why}", now)
             candidate.status = ModelStatus.CHAMPION
@@ -182,8 +192,8 @@ class RolledBack:
     restored: MLModel
 
 
-def rollback(book: str, who: str, why: str) -> RolledBack:
-    """Withdraw a book's champion; the one that it had replaced serves again.
+def rollback(book: str, who: str, why: str, *, seen: int = WHOEVER) -> RolledBack:
+    """Withdraw a book's champion, the model of key `seen` or none; the one that it had replaced serves again.
 
     Who, when and why stand on the one withdrawn; rolling back twice goes back twice. Raises PromotionRefused.
     """
@@ -192,6 +202,7 @@ def rollback(book: str, who: str, why: str) -> RolledBack:
     try:
         with transaction.atomic():
             withdrawn = champion(book)
+            _check_seen(book, withdrawn, seen)
             if withdrawn is None:
                 raise PromotionRefused(f"No model serves {book}; there is nothing to roll back.")
             restored = replaced_by(withdrawn)

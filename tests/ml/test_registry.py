@@ -152,6 +152,14 @@ class TestRollback:
             rollback("simulated", "bob", "worse")
         assert champion("simulated") == first
 
+    def test_another_champion_than_the_one_that_was_seen_is_not_withdrawn(self):
+        first, second = self.promoted(), self.promoted()
+        with pytest.raises(
+            PromotionRefused, match=f"Model {second.version} serves simulated since you looked; look again."
+        ):
+            rollback("simulated", "bob", "worse", seen=first.pk)
+        assert rollback("simulated", "bob", "worse", seen=second.pk).restored == first
+
     def test_where_no_model_serves_there_is_nothing_to_roll_back(self):
         MLModelFactory(book="paper:1", champion=True)
         with pytest.raises(PromotionRefused, match="No model serves simulated"):

@@ -187,6 +187,30 @@ class TestPromotion:
         owner_client.post(back, {"why": "it skips winners"})
         assert champion("simulated") == passed
 
+    def test_a_promotion_is_what_was_confirmed_or_refused(self, owner_client: Client) -> None:
+        first, other, chosen = (MLModelFactory(gate=Gate.PASS, book="simulated") for _ in range(3))
+        where = address("ml_mlmodel_promote", chosen.pk)
+
+        def shown() -> dict[str, str]:
+            return dict(re.findall(r'name="(serving)" value="(\d+)"', owner_client.get(where).content.decode()))
+
+        for comes in (first, other):  # where none served, and where another did
+            confirmed = {**shown(), "why": "better"}
+            promote(comes, "simulated", "automatic", "its trial is over")
+            answer = owner_client.post(where, confirmed, follow=True)
+            assert f"Model {comes.version} serves simulated since you looked; look again." in answer.content.decode()
+            assert champion("simulated") == comes
+        owner_client.post(where, {**shown(), "why": "better"})
+        assert champion("simulated") == chosen
+
+    def test_a_rollback_is_what_was_confirmed_or_refused(self, passed: MLModel, owner_client: Client) -> None:
+        shown, other = (MLModelFactory(gate=Gate.PASS, book="simulated") for _ in range(2))
+        for model in (passed, shown, other):
+            promote(model, "simulated", "ada", "better")
+        answer = owner_client.post(address("ml_mlmodel_rollback", shown.pk), {"why": "worse"}, follow=True)
+        assert f"Model {other.version} serves simulated since you looked; look again." in answer.content.decode()
+        assert champion("simulated") == other
+
     def test_of_the_first_champion_it_is_said_that_none_would_serve_again(
         self, passed: MLModel, owner_client: Client
     ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any
 
 import structlog
@@ -85,22 +86,26 @@ class ModelPage(MLModelAdmin):
         return self._page(request, "tradingsite/compare.html", "Two models", pair=side_by_side(one, other))
 
     def promote_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """GET shows candidate and champion side by side, POST with a reason makes the candidate the champion."""
+        """GET shows candidate and champion side by side, POST with a reason makes the candidate the champion, unless
+        another than the one shown (`serving`, its key) serves by then."""
         self._may_change(request)
         model = self._model(pk)
         if request.method == "POST":
-            return self._done(request, model, "promote", lambda who, why: promote(model, model.book, who, why))
+            given = request.POST.get("serving", "")
+            seen = int(given) if given.isdecimal() else None
+            act = partial(promote, model, model.book, seen=seen)
+            return self._done(request, model, "promote", act)
         return self._confirm(request, model, on_duty(model.book).champion, verb="Promote", book=model.book)
 
     def rollback_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The same for the champion: POST withdraws it, and the one that it had replaced serves again."""
         self._may_change(request)
         model = self._model(pk)
-        if model.status != ModelStatus.CHAMPION or model.serving_book is None:
-            raise Http404("This model serves no book; there is nothing to roll back.")
         book = model.serving_book
-        if request.method == "POST":
-            return self._done(request, model, "roll back", lambda who, why: rollback(book, who, why))
+        if request.method == "POST" and book is not None:
+            return self._done(request, model, "roll back", partial(rollback, book, seen=model.pk))
+        if model.status != ModelStatus.CHAMPION or book is None:
+            raise Http404("This model serves no book; there is nothing to roll back.")
         return self._confirm(request, model, replaced_by(model), verb="Roll back", book=book)
 
     def _may_change(self, request: HttpRequest) -> None:
