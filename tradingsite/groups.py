@@ -20,7 +20,7 @@ ACTS = (
 
 def complete_groups(using: str, **_: Any) -> None:
     """A receiver of post_migrate, of the last app: the permissions of all others are there."""
-    ours = Permission.objects.using(using).filter(content_type__app_label__in=("positions", "ml"))
+    ours = Permission.objects.using(using).filter(content_type__app_label__in=("positions", "ml", "tradingsite"))
     view = ours.filter(codename__startswith="view_")
     for name, permissions in ((VIEWER, view), (OPERATOR, view | ours.filter(codename__in=ACTS))):
         group, _is_new = Group.objects.using(using).get_or_create(name=name)

@@ -22,8 +22,10 @@ GROUPS = {
     ],
     "Positions": [
         Page("Trades", "admin:positions_trade_changelist", "swap_vert", "positions.view_trade"),
+        Page("Shadow trades", "admin:positions_shadowtrade_changelist", "blur_on", "positions.view_shadowtrade"),
         Page("Exits", "admin:positions_positionexit_changelist", "logout", "positions.view_positionexit"),
         Page("Stop moves", "admin:positions_stopmove_changelist", "shield", "positions.view_stopmove"),
+        Page("Rule notes", "admin:positions_rulenote_changelist", "rule", "positions.view_rulenote"),
         Page("Orders", "admin:positions_orderintent_changelist", "receipt_long", "positions.view_orderintent"),
         Page(
             "External positions",
@@ -47,6 +49,12 @@ GROUPS = {
         Page("Leakage checks", "admin:ml_leakagecheck_changelist", "policy", "ml.view_leakagecheck"),
     ],
     "Site": [
+        Page(
+            "Notifications",
+            "admin:tradingsite_notification_changelist",
+            "notifications",
+            "tradingsite.view_notification",
+        ),
         Page("Live settings", "admin:constance_config_changelist", "tune", "constance.view_config"),
         Page("Changes of settings", "admin:constance_config_history", "history", "constance.view_config"),
         Page("Schedules", "admin:django_q_schedule_changelist", "schedule", "django_q.view_schedule"),

@@ -12,7 +12,7 @@ from constance.utils import get_values
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
@@ -26,6 +26,7 @@ from ml.models import DriftCheck, MLModel, Prediction, TradeFeatures
 from positions.models import ErrorNote, Instrument, PositionExit, Trade
 from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
+from tradingsite.groups import OPERATOR, VIEWER
 from tradingsite.kit import admin as kit
 from tradingsite.kit.words import table
 from tradingsite.pages.live_settings import last_changes
@@ -52,6 +53,17 @@ def address(model: type, page: str = "changelist", *args: object) -> str:
 
 def test_every_table_of_ours_is_in_the_admin() -> None:
     assert {model._meta.db_table for model in OURS} >= TABLES
+
+
+def test_every_table_of_the_admin_is_in_the_side_bar(owner_client: Client) -> None:
+    page = owner_client.get(reverse("admin:index")).content.decode()
+    assert [model for model in admin.site._registry if f'href="{address(model)}"' not in page] == []
+
+
+@pytest.mark.parametrize("group", [VIEWER, OPERATOR])
+def test_the_groups_may_look_at_every_table_of_ours(group: str, newcomer: User, newcomer_client: Client) -> None:
+    newcomer.groups.add(Group.objects.get(name=group))
+    assert [model for model in OURS if newcomer_client.get(address(model)).status_code != 200] == []
 
 
 @pytest.mark.parametrize("model", OURS)
