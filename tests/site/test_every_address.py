@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from django.conf import settings as site
 from django.contrib.auth.models import User
@@ -84,12 +85,14 @@ def test_a_stranger_gets_nothing_but_the_way_to_log_in(everything: None, client:
     assert not let_in
 
 
-def test_no_answer_holds_a_secret(everything: None, owner: User, owner_client: Client) -> None:
+def test_no_answer_holds_a_secret(everything: None, owner: User, owner_client: Client, settings: Any) -> None:
+    settings.ALPACA_API_KEY, settings.ALPACA_SECRET_KEY = "PKHUSHHUSHHUSH", "hush-alpaca-1843"
+    settings.NOTIFY_URLS = "json://ada:hush-notify-1843@127.0.0.1:9/"
+    secrets = (site.SECRET_KEY, site.MODEL_SIGNING_KEY, owner.password, "PKHUSHHUSHHUSH", "hush-alpaca", "hush-notify")
     told_too_much = []
     for address in ADDRESSES:
         told = owner_client.get(address)
         text = b"".join(told) if told.streaming else told.content
-        secrets = (site.SECRET_KEY, site.MODEL_SIGNING_KEY, owner.password)
         if told.status_code >= 500 or any(secret.encode() in text for secret in secrets):
             told_too_much.append(f"{address}: {told.status_code}")
     assert not told_too_much
