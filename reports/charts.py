@@ -123,7 +123,7 @@ def exits(bars: Sequence[ExitBar]) -> Chart:
             | {"x": [bar.trades for bar in bars], "text": [str(bar.trades) for bar in bars], "marker": {"color": GREY}}
             | {"hovertemplate": "%{y}: %{x} trades<extra></extra>"},
             shared
-            | {"x": means, "text": ["" if mean is None else f"{mean:+.2f}" for mean in means], "xaxis": "x2"}
+            | {"x": means, "text": ["" if mean is None else f"{mean:+z.2f}" for mean in means], "xaxis": "x2"}
             | {"marker": _outcome_marker([mean is not None and mean > 0 for mean in means])}
             | {"hovertemplate": "%{y}: %{x:+.2f} R on average<extra></extra>"},
         ],

@@ -329,7 +329,7 @@ def _rules(model: MLModel | None) -> tuple[RuleLine, ...]:
             bounded(row["auc"], row["auc_interval"]),
             bounded(row["accuracy"], row["accuracy_interval"]),
             f"{row['n_taken']:,}",
-            bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+.3f"),
+            bounded(row["mean_r_taken"], row["mean_r_taken_interval"], "+z.3f"),
         )
         for name, row in rules_of(model.metrics, model.algorithm)
     )

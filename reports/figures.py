@@ -54,11 +54,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def dollars(amount: float | Decimal) -> str:
-    return f"{'-' if amount < 0 else '+' if amount > 0 else ''}${abs(amount):,.2f}"
+    rounded = round(float(amount), 2)
+    return f"{'-' if rounded < 0 else '+' if rounded > 0 else ''}${abs(rounded):,.2f}"
 
 
 def in_r(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f} R"
+    return "–" if value is None else f"{value:+z.2f} R"
 
 
 def _count(value: float, n: int, text: str = "") -> Figure:
@@ -95,7 +96,7 @@ def _win_rate(sample: Sample) -> Figure:
 def _average(sample: Sample, r: Floats, sessions: Sequence[int], why: str) -> Figure:
     """Mean R of trades of these sessions."""
     interval = statistics.clustered_interval(r, sessions if len(sample.records) > 1 else range(len(r)))
-    return _measured(statistics.mean(r), len(r), "{:+.2f}", " R", why, interval)
+    return _measured(statistics.mean(r), len(r), "{:+z.2f}", " R", why, interval)
 
 
 def mean_r(sample: Sample, trades: Collection[Trade]) -> Figure:
@@ -134,7 +135,7 @@ def _daily(
         return Figure(None, 0, "–", why="the account's equity is not known")
     if len(returns) < ENOUGH_SESSIONS:
         return Figure(None, len(returns), "–", why=f"too early: {len(returns)} of {ENOUGH_SESSIONS} sessions")
-    return _measured(statistic(returns), len(returns), "{:+.2f}", "", why, interval)
+    return _measured(statistic(returns), len(returns), "{:+z.2f}", "", why, interval)
 
 
 def _daily_sharpe(sample: Sample) -> Figure:
@@ -216,7 +217,7 @@ DEFINITIONS = (
         "Mean R / standard deviation of R, not annualised.",
         "trade",
         lambda sample: _measured(
-            statistics.sharpe_per_trade(sample.r), len(sample.r), "{:+.2f}", "", "needs two different results"
+            statistics.sharpe_per_trade(sample.r), len(sample.r), "{:+z.2f}", "", "needs two different results"
         ),
     ),
     _Definition(

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,15 @@ def early(r: float, plan: Outcome, day: int) -> Trade:
     outcome = Outcome.WIN if r > 0 else Outcome.LOSS
     (made,) = trades(r, day=day, exit_reason=ExitReason.TIME_LIMIT, outcome=outcome, plan_outcome=plan)
     return made
+
+
+def test_a_result_that_rounds_to_zero_has_no_minus() -> None:
+    trades(-0.001, -0.001, pnl=Decimal("-0.002"))
+    report = build_report(BOOK, DAY)
+    text = render_markdown(report) + render_html(report)
+    assert "+0.00 R" in text
+    assert "-0.00 R" not in text
+    assert "-$0.00" not in text
 
 
 def test_the_exit_rules_are_told_by_what_their_trades_would_have_made_alone() -> None:
