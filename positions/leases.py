@@ -60,8 +60,15 @@ def held(book: str, name: str, duration: timedelta) -> Iterator[WorkerLease]:
 
 
 def acquire(book: str, name: str, now: datetime, duration: timedelta) -> WorkerLease:
-    """Take a lease that is free, has run out or whose process is dead; the epoch grows. Raises LeaseTaken."""
-    mine = {"holder": this_process(), "acquired_at": now, "heartbeat_at": now, "expires_at": now + duration}
+    """Take a lease that is free, has run out or whose process is dead; the epoch grows, and what the one before saw of
+    open trades is forgotten. Raises LeaseTaken."""
+    mine = {
+        "holder": this_process(),
+        "acquired_at": now,
+        "heartbeat_at": now,
+        "expires_at": now + duration,
+        "watched": [],
+    }
     try:
         with transaction.atomic():
             return WorkerLease.objects.create(book=book, name=name, **mine)

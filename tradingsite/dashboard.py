@@ -21,7 +21,7 @@ from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
 from ml.tables import live_sentence
 from ml.words import VERDICTS, Gate
-from positions.books import is_book, is_live
+from positions.books import is_at_alpaca, is_book, is_live
 from positions.halting import halted
 from positions.leases import TRADING
 from positions.market.calendar import NEW_YORK
@@ -52,7 +52,6 @@ OPEN_TRADE_HEAD = (
 IS_LIVE = "status IN ({})".format(", ".join(f"'{status}'" for status in LIVE_STATUSES))
 #: What has a net effect: the rules, and all trades together.
 JUDGED = (*RULES, impact.ALL)
-INVENTED = ("simulated", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if lacking:
         return {**context, "lacking": lacking}
     asked = request.GET.get("book", "")
-    book = asked if is_book(asked) else settings.BOOK
+    book, now = asked if is_book(asked) else settings.BOOK, timezone.now()
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
     leases = list(WorkerLease.objects.filter(book=book))
     exits = _impact(book)
@@ -88,13 +87,13 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "exits": _exits(sessions, exits),
         "exits_verdict": impact.in_one_sentence(exits),
         "closed": _closed(book),
-        "as_of": timezone.now(),
+        "as_of": now,
         **_equity(book),
-        "open_trades": _open_trades(book, _watched(leases)),
+        "open_trades": _open_trades(book, _watch(book, leases, now)),
         "halt": halted(book),
         "may_halt": request.user.has_perm("positions.halt_trading"),
         "blocked": _blocked(book),
-        "leases": _leases(book, leases),
+        "leases": _leases(leases, now),
         "waiting": _waiting(),
         **_model(book),
     }
@@ -254,15 +253,29 @@ def _trade_link(trade: Trade) -> SafeString:
     return format_html('<a class="text-link" href="{}">{}</a>', address, trade.symbol)
 
 
-def _watched(leases: list[WorkerLease]) -> dict[str, dict[str, Any]]:
-    """What the process that watches the book told last of each open trade, by signal key."""
-    return {each["signal_key"]: each for lease in leases if lease.name == TRADING for each in lease.watched}
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the process that watches a book told last of each open trade, by signal key; of a trade that it did not
+    tell of, `else_protected` is all that is known of its protection."""
+
+    told: dict[str, dict[str, Any]]
+    else_protected: str = NOT_KNOWN
 
 
-def _standing(told: dict[str, Any] | None) -> list[str]:
+def _watch(book: str, leases: list[WorkerLease], now: datetime) -> Watch:
+    lease = next((each for each in leases if each.name == TRADING), None)
+    if lease is None:
+        return Watch({}, "nobody watches" if is_at_alpaca(book) else NOT_KNOWN)
+    if lease.expires_at <= now:
+        return Watch({}, f"nobody watches since {timezone.localtime(lease.heartbeat_at):%Y-%m-%d %H:%M:%S}")
+    return Watch({each["signal_key"]: each for each in lease.watched})
+
+
+def _standing(trade: Trade, watch: Watch) -> list[str]:
     """Price, distance to the stop, the rule that has come furthest, and whether every share has a stop."""
+    told = watch.told.get(trade.signal_key)
     if told is None:
-        return [NOT_KNOWN] * 4
+        return [NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, watch.else_protected]
     unprotected = told["unprotected_since"]
     protected = (
         f"NOT since {datetime.fromisoformat(unprotected).astimezone(NEW_YORK):%H:%M:%S}" if unprotected else "yes"
@@ -272,7 +285,7 @@ def _standing(told: dict[str, Any] | None) -> list[str]:
     return [f"{told['price']:,.2f}", in_r(told["to_stop_r"]), f"{told['rule']}, {told['share']:.0%} there", protected]
 
 
-def _open_trades(book: str, watched: dict[str, dict[str, Any]]) -> SafeString:
+def _open_trades(book: str, watch: Watch) -> SafeString:
     trades = Trade.objects.filter(book=book).extra(where=[IS_LIVE]).order_by("symbol")[:OPEN_TRADES_SHOWN]
     return rows_table(
         OPEN_TRADE_HEAD,
@@ -286,7 +299,7 @@ def _open_trades(book: str, watched: dict[str, dict[str, Any]]) -> SafeString:
                 trade.stop_price,
                 trade.target,
                 trade.entered_at or trade.signal_at,
-                *_standing(watched.get(trade.signal_key)),
+                *_standing(trade, watch),
             ]
             for trade in trades
         ],
@@ -314,10 +327,8 @@ def _waiting() -> str:
     )
 
 
-def _leases(book: str, leases: list[WorkerLease]) -> SafeString:
-    """Who works for this book; the clock of a replay or a simulation is not ours, so there only the time is told."""
-    now = timezone.now()
-    invented = book.partition(":")[0] in INVENTED
+def _leases(leases: list[WorkerLease], now: datetime) -> SafeString:
+    """Who works for this book; whatever its clock, leases run on the wall's."""
     return rows_table(
         (
             "job",
@@ -334,7 +345,7 @@ def _leases(book: str, leases: list[WorkerLease]) -> SafeString:
         [
             [
                 lease.name,
-                "on the book's own clock" if invented else "working" if lease.expires_at > now else "silent: expired",
+                "working" if lease.expires_at > now else "silent: expired",
                 lease.heartbeat_at,
                 lease.last_bar_at,
                 lease.stale_symbols,

@@ -45,6 +45,13 @@ def test_a_lease_that_has_run_out_is_taken_over_in_a_new_epoch():
     assert (lease.epoch, lease.holder) == (4, leases.this_process())
 
 
+def test_who_takes_a_lease_over_has_seen_no_trade_yet():
+    lease = held_by(living_process(), expires_in=timedelta(0))
+    lease.watched = [{"signal_key": "AAPL-20250512T133000Z-long", "unprotected_since": None}]
+    lease.save()
+    assert leases.acquire("simulated", "replay", NOW, HOUR).watched == []
+
+
 def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once():
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -1,4 +1,4 @@
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_an_empty_site_says_what_to_do_in_every_panel(owner_client: Client) -> N
         "No model was trained on this book yet.",
         "No trade has closed yet",
         "Each trading day gets a line here.",
-        "No worker has reported for this book.",
+        "No lease of this book is held.",
     ):
         assert sentence in page
 
@@ -99,27 +99,59 @@ def test_the_page_shows_one_book_at_a_time(rows: Trade, owner_client: Client) ->
     assert '<option value="paper:1">' in text(owner_client)
 
 
-def test_an_open_trade_is_shown_as_the_watching_process_saw_it_last(owner_client: Client) -> None:
-    trade = TradeFactory(still_open=True, r_multiple=None)
-    now = timezone.now()
+def lease_of(trade: Trade, last_heard_of: datetime, **given: Any) -> WorkerLease:
+    """The lease of a process that saw the trade protected, and was to be heard of again within twelve seconds."""
     seen = {"signal_key": trade.signal_key, "price": 101.5, "to_stop_r": 0.25, "rule": "time_limit", "share": 0.8}
-    lease = WorkerLease.objects.create(
-        book="simulated",
-        name="trade",
-        holder="host:1",
-        acquired_at=now,
-        heartbeat_at=now,
-        expires_at=now,
-        quarantined_bars=4321,
-        watched=[{**seen, "unprotected_since": None}],
-    )
-    page = text(owner_client)
+    values = {
+        "name": "trade",
+        "holder": "host:1",
+        "acquired_at": last_heard_of,
+        "heartbeat_at": last_heard_of,
+        "expires_at": last_heard_of + timedelta(seconds=12),
+        "watched": [{**seen, "unprotected_since": None}],
+    }
+    return WorkerLease.objects.create(book=trade.book, **{**values, **given})
+
+
+def test_an_open_trade_is_shown_as_the_watching_process_saw_it_last(owner_client: Client) -> None:
+    trade = TradeFactory(book="paper:1", still_open=True, r_multiple=None)
+    lease = lease_of(trade, timezone.now(), quarantined_bars=4321)
+    page = text(owner_client, book="paper:1")
     assert "time_limit, 80% there" in page
     assert "+0.25 R" in page
+    assert ">yes</td>" in page
     assert "4,321" in page
-    lease.watched = [{**seen, "unprotected_since": "2024-01-03T15:00:05+00:00"}]
+    lease.watched[0]["unprotected_since"] = "2024-01-03T15:00:05+00:00"
     lease.save()
-    assert "NOT since 10:00:05" in text(owner_client)
+    assert "NOT since 10:00:05" in text(owner_client, book="paper:1")
+
+
+def test_a_process_that_is_not_heard_of_any_more_says_nothing_of_prices_and_protection(owner_client: Client) -> None:
+    trade = TradeFactory(book="paper:1", still_open=True, r_multiple=None)
+    heard = timezone.now() - timedelta(hours=3)
+    lease_of(trade, heard)
+    page = text(owner_client, book="paper:1")
+    assert f"nobody watches since {timezone.localtime(heard):%Y-%m-%d %H:%M:%S}" in page
+    assert "101.50" not in page
+    assert "time_limit, 80% there" not in page
+    assert ">yes</td>" not in page
+    assert ">silent: expired</td>" in page
+
+
+def test_an_accounts_open_trades_without_a_lease_are_watched_by_nobody(owner_client: Client) -> None:
+    for book in ("paper:1", "simulated"):
+        TradeFactory(book=book, still_open=True, r_multiple=None)
+    assert ">nobody watches</td>" in text(owner_client, book="paper:1")
+    assert "nobody watches" not in text(owner_client)
+
+
+def test_the_lease_of_a_replay_runs_on_the_clock_of_the_wall(owner_client: Client) -> None:
+    now = timezone.now()
+    lease = lease_of(TradeFactory(), now, name="replay", watched=[])
+    assert ">working</td>" in text(owner_client)
+    lease.expires_at = now
+    lease.save()
+    assert ">silent: expired</td>" in text(owner_client)
 
 
 def test_the_draft_of_a_run_that_goes_on_is_no_book_to_choose(rows: Trade, owner_client: Client) -> None:
