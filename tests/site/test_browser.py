@@ -23,6 +23,7 @@ from ml.performance_tracker import PerformanceTracker
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
 from tests.runs import run
+from tradingsite.dashboard import CLOSED_SHOWN
 from tradingsite.scoring import score_test_sessions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -172,6 +173,14 @@ def test_the_dashboard_renews_itself_and_says_when_it_cannot(site: str, browser:
     page.clock.fast_forward(16_000)
     page.wait_for_selector("#dashboard >> text=manual")
     page.wait_for_selector("#equity .main-svg")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.click("text=Halt entries")
+    for at, reason in (("text=Halt entries", "low_volume"), ("#book", "momentum_reversal")):
+        page.focus(at)
+        Trade.objects.all().update(exit_reason=reason)
+        page.clock.fast_forward(16_000)
+        page.wait_for_selector(f"#dashboard >> text={reason} >> nth={CLOSED_SHOWN - 1}")
+        assert page.locator(at).evaluate("each => each === document.activeElement")
     page.context.clear_cookies()
     page.clock.fast_forward(16_000)
     page.wait_for_selector("#stale:not([hidden])")
