@@ -200,6 +200,9 @@ class Trade(models.Model):
             models.Index(fields=["symbol", "-signal_at"], name="trade_newest_of_a_symbol"),
             models.Index(fields=["outcome", "-signal_at", "-id"], name="trade_by_outcome"),
             models.Index(fields=["exit_reason", "-signal_at", "-id"], name="trade_by_exit"),
+            models.Index(
+                fields=["book", "-exited_at", "-id"], condition=Q(exited_at__isnull=False), name="trade_last_closed"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -26,7 +26,6 @@ from positions.halting import halted
 from positions.leases import TRADING
 from positions.market.calendar import NEW_YORK
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
-from positions.words import TradeStatus
 from reports import impact
 from reports.charts import equity
 from reports.daily import MARKETS, errors_path, report_path
@@ -230,7 +229,8 @@ def _impact(book: str) -> Impact:
 
 
 def _closed(book: str) -> SafeString:
-    newest = Trade.objects.filter(book=book, status=TradeStatus.CLOSED).order_by("-signal_at", "-id")[:CLOSED_SHOWN]
+    closed = Trade.objects.filter(book=book, exited_at__isnull=False)
+    newest = closed.order_by("-exited_at", "-id")[:CLOSED_SHOWN]
     return rows_table(
         ("trade", "side", "closed", "by", "result", "dollars", "left to its plan"),
         [

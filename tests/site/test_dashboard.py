@@ -18,7 +18,7 @@ from positions.models import Trade, WorkerLease
 from reports.daily import build_report
 from tests.factories import FIRST_SIGNAL, MLModelFactory, TradeFactory
 from tests.site.conftest import fill_tables, make_session, permit
-from tradingsite.dashboard import NEEDED
+from tradingsite.dashboard import CLOSED_SHOWN, NEEDED
 
 
 def text(client: Client, **query: str) -> str:
@@ -77,6 +77,16 @@ def test_exits_stand_beside_what_their_plans_would_have_made_with_the_figures_of
             assert f">{figure}</td>" in line
     assert (rule.rule, rule.trades, rule.verdict) == ("time_limit", "50", "effective")
     assert report.impact_sentences[-2] in page  # the last is the caution
+
+
+def test_the_trades_that_closed_last_are_shown_however_early_their_signals_came(owner_client: Client) -> None:
+    TradeFactory(symbol="LONGEST", signal_at=FIRST_SIGNAL, exited_at=FIRST_SIGNAL + timedelta(hours=5))
+    for n in range(CLOSED_SHOWN):
+        TradeFactory(symbol=f"Q{n}", signal_at=FIRST_SIGNAL + timedelta(hours=1, minutes=n))
+    page = text(owner_client)
+    shown = [symbol for symbol in ("LONGEST", "Q7", "Q1", "Q0") if f">{symbol}</a>" in page]
+    assert shown == ["LONGEST", "Q7", "Q1"]
+    assert page.index(">LONGEST</a>") < page.index(">Q7</a>")
 
 
 def test_what_the_plan_itself_closed_has_no_effect_to_judge(rows: Trade, owner_client: Client) -> None:
