@@ -180,7 +180,7 @@ class PerformanceTracker:
 
     def read(self, first: date = date.min, last: date = date.max) -> dict[date, SessionRecord]:
         """Everything known of the sessions that had a signal or an error, in order of time. Six queries however many
-        there are."""
+        there are, which read no other session. What is written in between is left out where it does not fit."""
         records: dict[date, SessionRecord] = {}
         session_of: dict[str, date] = {}
         within = {"book": self.book, "session__range": (first, last)}
@@ -192,15 +192,20 @@ class PerformanceTracker:
             records.setdefault(trade.session, SessionRecord(trade.session)).trades.append(trade)
         predictions = Prediction.objects.filter(book=self.book, signal_key__in=features.values("signal_key"))
         for score in map(ScoredSignal._make, predictions.order_by().values_list(*ScoredSignal._fields)):
-            records[session_of[score.signal_key]].scores.append(score)
+            if score.signal_key in session_of:  # else it came after its session was read
+                records[session_of[score.signal_key]].scores.append(score)
         followed = ShadowTrade.objects.filter(**within, plan_outcome__isnull=False, plan_doubt__isnull=True)
         for shadow in followed.order_by("signal_key").only(*_READ_OF_SHADOWS):
             records.setdefault(shadow.session, SessionRecord(shadow.session)).shadows.append(shadow)
         moves = StopMove.objects.filter(
-            book=self.book, status=StopMoveStatus.CONFIRMED, trade__session__range=(first, last)
+            book=self.book,
+            status=StopMoveStatus.CONFIRMED,
+            trade__book=self.book,  # the same, and by the index of a book's sessions
+            trade__session__range=(first, last),
         )
         for day, count in moves.order_by().values_list("trade__session").annotate(Count("id")):
-            records[day].breakeven_moves = count
+            if day in records:
+                records[day].breakeven_moves = count
         errors = ErrorNote.objects.filter(**within).order_by().values_list("session").annotate(Sum("count"))
         for day, count in errors:
             records.setdefault(day, SessionRecord(day)).errors = count
@@ -227,13 +232,14 @@ class PerformanceTracker:
 
     def store(self, records: Iterable[SessionRecord]) -> list[Performance]:
         """Write one row a session, replacing what was there."""
-        rows = [self._performance(record) for record in records]
+        rows = [self.figures(record) for record in records]
         Performance.objects.bulk_create(
             rows, update_conflicts=True, unique_fields=["book", "session"], update_fields=list(_figure_columns())
         )
         return rows
 
-    def _performance(self, record: SessionRecord) -> Performance:
+    def figures(self, record: SessionRecord) -> Performance:
+        """A session in figures, which are not stored."""
         sample = Sample([record])
         pnl, r = sample.pnl, sample.r
         return Performance(

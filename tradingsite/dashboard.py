@@ -17,6 +17,7 @@ from ml.feature_writer import backlog
 from ml.impact import RULES, Effect, Impact, SessionImpact, summed_impact
 from ml.live_record import live_record
 from ml.models import DriftCheck, MLModel, Performance, TradeFeatures
+from ml.performance_tracker import PerformanceTracker, SessionRecord
 from ml.predictor import why_silent
 from ml.registry import TRIAL, on_duty
 from ml.tables import live_sentence
@@ -24,7 +25,7 @@ from ml.words import VERDICTS, Gate
 from positions.books import is_at_alpaca, is_book, is_live
 from positions.halting import halted
 from positions.leases import TRADING
-from positions.market.calendar import NEW_YORK
+from positions.market.calendar import NEW_YORK, session_of
 from positions.models import LIVE_STATUSES, Trade, WorkerLease
 from reports import impact
 from reports.charts import equity
@@ -71,6 +72,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     book, now = asked if is_book(asked) else settings.BOOK, timezone.now()
     sessions = list(Performance.objects.filter(book=book)[:SESSIONS_SHOWN])
     leases = list(WorkerLease.objects.filter(book=book))
+    last, is_running = _last(book, sessions, leases, now)
     exits = _impact(book)
     return {
         **context,
@@ -79,9 +81,10 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "books": _books(book),
         "market": MARKETS.get(book.partition(":")[0], "A book of unknown kind."),
         "is_live": is_live(book),
-        "last": sessions[0] if sessions else None,
-        "last_report": _report_link(book, sessions[0].session) if sessions else "",
-        "cards": _cards(sessions[0], _plan_odds(book, sessions[0].session)) if sessions else [],
+        "last": last,
+        "is_running": is_running,
+        "last_report": _report_link(book, last.session) if last else "",
+        "cards": _cards(last, _plan_odds(book, last.session)) if last else [],
         "sessions": _sessions(book, sessions),
         "exits": _exits(sessions, exits),
         "exits_verdict": impact.in_one_sentence(exits),
@@ -108,6 +111,31 @@ def _share(part: float | None) -> str:
 
 def _measured(value: float | None, unit: str) -> str:
     return NOT_KNOWN if value is None else f"{readable(value)} {unit}"
+
+
+def _last(
+    book: str, stored: list[Performance], leases: list[WorkerLease], now: datetime
+) -> tuple[Performance | None, bool]:
+    """The book's last session, and whether it still runs: of an account today's from its open on, if anything is known
+    of it, as it stands while it runs or is not stored yet; else the last that is stored."""
+    last = stored[0] if stored else None
+    today = session_of(now.astimezone(NEW_YORK).date()) if is_at_alpaca(book) else None
+    if today is None or now < today.open:
+        return last, False
+    is_running = now < today.close
+    if last is not None and last.session == today.day and not is_running:
+        return last, False
+    tracker = PerformanceTracker(book)
+    record = tracker.read(today.day, today.day).get(today.day)
+    if record is None and not _has_seen(today.day, leases):
+        return last, False
+    return tracker.figures(record or SessionRecord(today.day)), is_running
+
+
+def _has_seen(day: date, leases: list[WorkerLease]) -> bool:
+    """Whether a bar of the day has come to the process that trades, whose market's clock may not be ours."""
+    bars = (lease.last_bar_at for lease in leases if lease.name == TRADING)
+    return any(bar.astimezone(NEW_YORK).date() == day for bar in bars if bar)
 
 
 def _plan_odds(book: str, session: date) -> float | None:
@@ -199,7 +227,7 @@ def _exits(sessions: list[Performance], found: Impact) -> SafeString:
     everything = (impact.ALL, last.total(), counts.total(), found.together)
     return rows_table(
         (
-            *("reason", "last session", f"last {len(sessions)} sessions", "trades of the book"),
+            *("reason", sessions[0].session.isoformat(), f"last {len(sessions)} sessions", "trades of the book"),
             *("mean R", "left to its plan", "net effect", "verdict"),
         ),
         [

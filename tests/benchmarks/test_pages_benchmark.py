@@ -9,22 +9,26 @@ a hundred rows, measured in the same run: it is the page's own cost, which no ta
 import time
 from datetime import timedelta
 from statistics import median
+from typing import Any
 
 import pytest
 from django.db import connection, models
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from ml.models import MLModel, Performance, Prediction, TradeFeatures
 from ml.performance_tracker import PerformanceTracker
 from ml.words import ModelStatus
 from positions.models import OrderIntent, PositionExit, StopMove, Trade
+from tests.factories import TradeFactory, features_of
 from tests.site.conftest import *  # noqa: F403  # its fixtures: a row in every table, and the owner's client
 
 pytestmark = pytest.mark.slow
 
 ROWS, FEW, REQUESTS, LONGEST_S = 1_000_000, 100, 7, 0.150
 SESSIONS = 750  # three years
+TODAY = 100  # trades that have closed in the session that runs
 #: What must differ between copies of a row for the table's unique keys to hold.
 KEYS = {
     Trade: {"signal_key": "'COPY-' || n", "symbol": "'S' || (n % 500)"},
@@ -86,17 +90,30 @@ def test_every_page_of_a_million_rows_answers_in_time(model: type, rows: Trade, 
     assert max(own, *many.values()) <= LONGEST_S
 
 
-def test_the_dashboard_over_a_million_trades_answers_in_time(rows: Trade, owner_client: Client) -> None:
-    PerformanceTracker(rows.book).record_session(rows.session)
-    MLModel.objects.update(status=ModelStatus.CHAMPION, serving_book=rows.book)
+@pytest.mark.parametrize("book", ["simulated", "paper:first"])
+def test_the_dashboard_over_a_million_trades_answers_in_time(
+    book: str, rows: Trade, owner_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an account in the middle of a session, of which many trades have closed: only these are read."""
+    settings.BOOK = book
+    for model in (*KEYS, MLModel, Performance):
+        model.objects.update(book=book)
+    now = rows.signal_at + timedelta(days=1)
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    PerformanceTracker(book).record_session(rows.session)
+    MLModel.objects.update(status=ModelStatus.CHAMPION, serving_book=book)
     few = seconds(owner_client, "/admin/")
     multiply(Trade, ROWS)
+    for trade in TradeFactory.create_batch(TODAY, book=book, signal_at=now - timedelta(minutes=20)):
+        features_of(trade)
     session = Performance.objects.get()
     side = {"model": MLModel.objects.get().pk, "n": 90, "won": 40, "r": 1.5, "p_geometry": 30.0}
     session.judged = [{**side, "refused": False}, {**side, "refused": True}]
     for _ in range(SESSIONS):
-        session.pk, session.session = None, session.session + timedelta(days=1)
+        session.pk, session.session = None, session.session - timedelta(days=1)
         session.save()
     taken = seconds(owner_client, "/admin/")
-    print(f"\n{connection.vendor} dashboard: {taken * 1000:.0f} ms; of one trade {few * 1000:.0f} ms")  # noqa: T201  # with -s
+    shows_today = b"Session of 2024-01-04 so far" in owner_client.get("/admin/").content
+    assert shows_today == (book != "simulated")
+    print(f"\n{connection.vendor} dashboard of {book}: {taken * 1000:.0f} ms; of one trade {few * 1000:.0f} ms")  # noqa: T201  # with -s
     assert taken <= LONGEST_S

@@ -1,5 +1,6 @@
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -200,6 +201,23 @@ def test_other_books_and_sessions_stay_out() -> None:
     predict(features_of(closed(10, -1.0, signal_at=TEN + timedelta(days=1))))
     row = stored()
     assert (row.trades, row.signals, row.predictions, row.average_r) == (1, 1, 0, 1.0)
+
+
+def test_a_signal_that_comes_while_its_session_is_read_waits_for_the_next_reading() -> None:
+    TradeFactory(signal_at=TEN)
+    late: list[Trade] = []
+
+    def comes_late(execute: Any, sql: str, *about: Any) -> Any:
+        if not late and sql.startswith("SELECT") and 'FROM "ml_predictions"' in sql:
+            late.append(TradeFactory(signal_at=TEN, symbol="LATE"))
+            predict(features_of(late[0]))
+        return execute(sql, *about)
+
+    with connection.execute_wrapper(comes_late):
+        (record,) = PerformanceTracker(BOOK).read(DAY, DAY).values()
+    assert late
+    assert (len(record.trades), record.scores) == (1, [])
+    assert len(PerformanceTracker(BOOK).read(DAY, DAY)[DAY].scores) == 1
 
 
 def test_recording_again_replaces_the_row() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from ml.models import DriftCheck, MLModel, Prediction
+from ml.models import DriftCheck, MLModel, Performance, Prediction
 from ml.performance_tracker import PerformanceTracker
 from ml.registry import promote
 from ml.words import Gate, ModelStatus
 from positions.journal import Journal
 from positions.models import Trade, WorkerLease
 from reports.daily import build_report
-from tests.factories import FIRST_SIGNAL, MLModelFactory, TradeFactory
+from tests.factories import FIRST_SIGNAL, MLModelFactory, TradeFactory, features_of
 from tests.site.conftest import fill_tables, make_session, permit
 from tradingsite.dashboard import CLOSED_SHOWN, NEEDED
 
@@ -56,6 +57,99 @@ def test_every_figure_of_the_session_stands_beside_its_n_or_its_baseline(rows: T
     assert "+1.90 R" in page
     assert "n = 1; the plans&#x27; own odds: 33.3%" in page
     assert "4 rows for 5 signals; 3 complete" in page
+
+
+TEN = FIRST_SIGNAL
+CLOSE = TEN.replace(hour=21)
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets the site's clock."""
+    return lambda moment: monkeypatch.setattr(timezone, "now", lambda: moment)
+
+
+def closed_today(**given: Any) -> Trade:
+    trade = TradeFactory(**{"book": "paper:1", "signal_at": TEN, **given})
+    features_of(trade)
+    return trade
+
+
+def test_todays_result_of_an_account_is_shown_while_its_session_runs_and_before_any_report(
+    owner_client: Client, at: Callable[[datetime], None]
+) -> None:
+    closed_today(unprotected_seconds=1.5)
+    closed_today(outcome="LOSS")
+    closed_today(still_open=True, r_multiple=None)
+    TradeFactory(book="paper:1", signal_at=TEN - timedelta(days=1), r_multiple=7.0)
+    at(TEN + timedelta(hours=1))
+    page = text(owner_client, book="paper:1")
+    assert "Session of 2024-01-03 so far" in page
+    assert "+$8.50" in page  # +19.00 and -10.50
+    assert "after fees, 2 closed trades" in page
+    assert "+0.42 R" in page
+    assert "1.5 s" in page
+    assert "This book holds no session" not in page
+    assert not Performance.objects.exists()
+
+
+def test_a_session_that_has_closed_is_called_so_before_and_after_its_report(
+    owner_client: Client, at: Callable[[datetime], None]
+) -> None:
+    closed_today()
+    at(CLOSE)
+    assert "Last session: 2024-01-03, closed" in text(owner_client, book="paper:1")
+    make_session("paper:1", TEN.date(), pnl=1234)
+    page = text(owner_client, book="paper:1")
+    assert "Last session: 2024-01-03, closed" in page
+    assert "+$1,234.00" in page
+    assert "+$19.00" not in page.split("The book so far")[0]
+
+
+def test_a_report_written_at_noon_does_not_hide_what_closed_after_it(
+    owner_client: Client, at: Callable[[datetime], None]
+) -> None:
+    closed_today()
+    PerformanceTracker("paper:1").record_session(TEN.date())
+    closed_today()
+    at(CLOSE - timedelta(seconds=1))
+    page = text(owner_client, book="paper:1")
+    assert "Session of 2024-01-03 so far" in page
+    assert "after fees, 2 closed trades" in page
+
+
+@pytest.mark.parametrize("moment", [TEN.replace(hour=14, minute=29), TEN.replace(day=6)])
+def test_before_the_open_and_on_a_day_without_a_session_the_last_one_is_shown(
+    owner_client: Client, at: Callable[[datetime], None], moment: datetime
+) -> None:
+    make_session("paper:1", date(2024, 1, 2))
+    at(moment)
+    assert "Last session: 2024-01-02, closed" in text(owner_client, book="paper:1")
+
+
+def test_a_session_without_a_signal_yet_is_shown_once_the_process_that_trades_has_seen_a_bar_of_it(
+    owner_client: Client, at: Callable[[datetime], None]
+) -> None:
+    yesterday = TradeFactory(book="paper:1", signal_at=TEN - timedelta(days=1))
+    make_session("paper:1", yesterday.session)
+    at(TEN)
+    assert "Last session: 2024-01-02, closed" in text(owner_client, book="paper:1")
+    lease = lease_of(yesterday, TEN, last_bar_at=TEN - timedelta(days=1))
+    assert "Last session: 2024-01-02, closed" in text(owner_client, book="paper:1")
+    lease.last_bar_at = TEN
+    lease.save()
+    page = text(owner_client, book="paper:1")
+    assert "Session of 2024-01-03 so far" in page
+    assert "after fees, 0 closed trades" in page
+
+
+def test_a_simulated_book_shows_its_last_session_whatever_the_day(
+    owner_client: Client, at: Callable[[datetime], None]
+) -> None:
+    make_session("simulated", date(2024, 1, 2))
+    closed_today(book="simulated")
+    at(TEN + timedelta(hours=1))
+    assert "Last session: 2024-01-02, closed" in text(owner_client)
 
 
 def test_exits_stand_beside_what_their_plans_would_have_made_with_the_figures_of_the_report(
@@ -279,6 +373,22 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(
         make_session("simulated", date(2024, 2, 1 + n))
     with django_assert_max_num_queries(len(few.captured_queries)):
         owner_client.get("/admin/")
+
+
+def test_todays_session_of_an_account_costs_the_six_queries_of_a_session_however_many_trades_it_has(
+    owner_client: Client, at: Callable[[datetime], None], django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    model = MLModelFactory(book="paper:1", champion=True)
+    drift_check(model)
+    fill_tables(TradeFactory(book="paper:1", signal_at=TEN), model)
+    at(TEN + timedelta(hours=1))
+    owner_client.get("/admin/", {"book": "paper:1"})
+    with django_assert_max_num_queries(18 + 6) as few:
+        owner_client.get("/admin/", {"book": "paper:1"})
+    for _ in range(12):
+        fill_tables(TradeFactory(book="paper:1", signal_at=TEN), model)
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        owner_client.get("/admin/", {"book": "paper:1"})
 
 
 def test_staff_without_the_permissions_is_told_which_ones_are_lacking_and_sees_no_figure(
