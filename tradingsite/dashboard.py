@@ -86,6 +86,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "last_report": _report_link(book, last.session) if last else "",
         "cards": _cards(last, _plan_odds(book, last.session)) if last else [],
         "sessions": _sessions(book, sessions),
+        "sessions_shown": SESSIONS_SHOWN,
         "exits": _exits(sessions, exits),
         "exits_verdict": impact.in_one_sentence(exits),
         "closed": _closed(book),

@@ -189,6 +189,14 @@ def test_what_the_plan_itself_closed_has_no_effect_to_judge(rows: Trade, owner_c
     assert line.count("–") == 2
 
 
+def test_sessions_without_an_exit_do_not_say_that_no_trade_has_ever_closed(owner_client: Client) -> None:
+    TradeFactory()
+    make_session("simulated", date(2024, 1, 2), trades=0, wins=0, exits={})
+    page = text(owner_client)
+    assert "No trade has closed yet" not in page
+    assert "No trade closed in the last 10 sessions that are stored" in page
+
+
 def test_an_undefined_figure_is_told_with_its_reason_and_never_as_zero(owner_client: Client) -> None:
     make_session("simulated", date(2024, 1, 3), trades=0, wins=0, win_rate=None, average_r=None, pnl=0, exits={})
     page = text(owner_client)

@@ -74,6 +74,19 @@ class TestTrade:
         assert "EARLY" in alike
         assert "LATE" not in alike
 
+    def test_a_trade_whose_features_were_lost_is_like_no_other_for_that_reason(
+        self, trained: MLModel, owner_client: Client
+    ) -> None:
+        early = TradeFactory(symbol="EARLY")
+        features_of(early)
+        lost = TradeFactory(signal_at=early.signal_at + timedelta(hours=3))
+        page = text(owner_client, address("positions_trade_change", lost.pk))
+        assert "No similar trade had closed before this signal." not in page
+        assert "No features were stored for this signal, so no other can be compared with it." in page
+        assert "No similar trade had closed before this signal." in text(
+            owner_client, address("positions_trade_change", early.pk)
+        )
+
     def test_a_replayed_trade_is_drawn_on_the_bars_that_were_kept_for_it(self, owner_client: Client) -> None:
         run(SimulatedMarket(seed=5, sessions=2))
         trade = Trade.objects.filter(status="closed").first()
