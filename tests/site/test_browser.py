@@ -8,13 +8,14 @@ SCREENSHOTS) for somebody to look at.
 import os
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from ml.model_trainer import ModelTrainer
@@ -22,6 +23,7 @@ from ml.models import MLModel, Performance, Prediction
 from ml.performance_tracker import PerformanceTracker
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import Trade
+from reports.daily import write_report
 from tests.runs import run
 from tradingsite.dashboard import CLOSED_SHOWN
 from tradingsite.scoring import score_test_sessions
@@ -40,17 +42,24 @@ SCHEMES = ("light", "dark")
 
 @pytest.fixture
 def site(live_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A site with a trained model and its trades."""
+    """A site with a trained model and another to compare it with, its trades and a report of the last session."""
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # playwright runs an event loop beside the tests' own queries
     User.objects.create_superuser("ada", password="lovelace-1843")
     run(SimulatedMarket(sessions=25, seed=7))
     model = ModelTrainer("simulated").train().model
     assert model is not None
     score_test_sessions(model, lambda done: None)
-    sessions = Trade.objects.order_by("session").values_list("session", flat=True).distinct()
-    PerformanceTracker("simulated").record_sessions(list(sessions))
+    sessions = list(trade_sessions())
+    PerformanceTracker("simulated").record_sessions(sessions)
+    write_report("simulated", sessions[-1])
     _live_signals(model)
+    model.pk, model.version = None, f"{model.version}b"
+    model.save()
     return str(live_server.url)
+
+
+def trade_sessions() -> QuerySet[Trade, date]:
+    return Trade.objects.order_by("session").values_list("session", flat=True).distinct()
 
 
 def _live_signals(model: MLModel) -> None:
@@ -74,7 +83,7 @@ def browser() -> Iterator[Any]:
 def pages() -> dict[str, str]:
     judged = Prediction.objects.exclude(contributions=None).values("signal_key")
     trade = Trade.objects.filter(signal_key__in=judged).first()
-    model = MLModel.objects.get()
+    model, other = MLModel.objects.order_by("pk")
     assert trade is not None
     return {
         "dashboard": reverse("admin:index"),
@@ -82,7 +91,9 @@ def pages() -> dict[str, str]:
         "trade": reverse("admin:positions_trade_change", args=[trade.pk]),
         "models": reverse("admin:ml_mlmodel_changelist"),
         "model": reverse("admin:ml_mlmodel_change", args=[model.pk]),
+        "compare": f"{reverse('admin:ml_mlmodel_compare')}?one={model.pk}&other={other.pk}",
         "promote": reverse("admin:ml_mlmodel_promote", args=[model.pk]),
+        "report": reverse("report", args=["simulated", trade_sessions().last()]),
         "settings": reverse("admin:constance_config_changelist"),
     }
 
@@ -91,6 +102,7 @@ def pages() -> dict[str, str]:
 FIGURES = {
     "dashboard": ["equity"],
     "trade": ["candles", "contributions"],
+    "report": ["equity", "timeline", "exits", "distribution", "calibration"],
     "model": ["value", "calibration", "roc", "shap", "gain", "live"],
 }
 
@@ -138,8 +150,10 @@ def test_every_page_is_quiet_whole_and_drawn_at_every_width_and_in_both_lights(s
     assert not complaints
 
 
-def test_halting_asks_first_then_shows_who_and_resumes(site: str, browser: Any) -> None:
-    page = browser.new_page()
+@pytest.mark.parametrize("width", WIDTHS)
+def test_halting_asks_first_then_shows_who_and_resumes(width: str, site: str, browser: Any) -> None:
+    x, y = WIDTHS[width]
+    page = browser.new_page(viewport={"width": x, "height": y})
     sign_in(page, site)
     page.once("dialog", lambda dialog: dialog.dismiss())
     page.click("text=Halt entries")
