@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib.auth.models import Group, Permission
+from django.db.models import Q
 
 VIEWER, OPERATOR = "viewer", "operator"
 #: What an operator may do besides looking.
@@ -20,7 +21,9 @@ ACTS = (
 
 def complete_groups(using: str, **_: Any) -> None:
     """A receiver of post_migrate, of the last app: the permissions of all others are there."""
-    ours = Permission.objects.using(using).filter(content_type__app_label__in=("positions", "ml", "tradingsite"))
+    ours = Permission.objects.using(using).filter(
+        Q(content_type__app_label__in=("positions", "ml", "tradingsite")) | Q(codename="view_config")
+    )
     view = ours.filter(codename__startswith="view_")
     for name, permissions in ((VIEWER, view), (OPERATOR, view | ours.filter(codename__in=ACTS))):
         group, _is_new = Group.objects.using(using).get_or_create(name=name)

@@ -143,5 +143,5 @@ def test_where_there_is_no_terminal_there_is_no_bar_and_no_colour(capsys: pytest
     with progress("Working", 3) as advance:
         for _ in range(3):
             advance(1)
-    console().print("[bold]done[/bold]")
+    console().print("done", style="bold")
     assert capsys.readouterr().out == "done\n"
