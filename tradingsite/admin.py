@@ -15,10 +15,9 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 from knox.models import AuthToken
-from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from tradingsite.kit.admin import BookFilter, ReadOnlyAdmin, TableAdmin
+from tradingsite.kit.admin import BookFilter, ListAdmin, ReadOnlyAdmin, TableAdmin
 from tradingsite.kit.words import table
 from tradingsite.models import IdempotencyKey, Notification
 from tradingsite.pages import live_settings as live_settings_page  # noqa: F401  # registers its page
@@ -32,7 +31,7 @@ for model in (User, Group, Schedule, Success, Failure, OrmQ, AuthToken):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # unfold is untyped, Django not generic
+class UserAdmin(DjangoUserAdmin, ListAdmin):  # type: ignore[misc, type-arg]  # unfold is untyped, Django not generic
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -40,7 +39,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  #
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold has no types
+class GroupAdmin(DjangoGroupAdmin, ListAdmin):  # type: ignore[misc]  # unfold has no types
     when_empty = "No group. Run python manage.py migrate, which makes viewer and operator."
 
 

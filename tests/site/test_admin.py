@@ -178,6 +178,44 @@ def test_the_draft_of_a_run_that_goes_on_is_no_book_to_filter_by(rows: Trade, ow
     assert 'value="simulated~3"' not in page
 
 
+BEYOND = 2**63  # the first number that no column holds
+MEANINGLESS = [
+    "positions/shadowtrade/?book__range=x", "positions/trade/?id__range=2024", "positions/shadowtrade/?id__range=",
+    "positions/trade/?book=%00", "positions/positionexit/?trade=%00", "ml/mlmodel/?version=%00", "ml/mlmodel/?q=%00",
+    f"positions/positionexit/?trade={BEYOND}", f"positions/positionexit/?trade__exact={BEYOND}",
+    f"positions/trade/?id__in={BEYOND}", f"positions/rulenote/?trade_id__exact={BEYOND}",
+    "positions/positionexit/?evidence__contains=%00", "positions/rulenote/?evidence__contains=x",
+    "positions/trade/?id=abc", "positions/trade/?id__contained_by=x", "auth/user/?username__range=x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", MEANINGLESS)
+def test_a_filter_that_means_nothing_leads_to_the_whole_list(query: str, rows: Trade, owner_client: Client) -> None:
+    """Whether one means something differs between the databases."""
+    answer = owner_client.get(f"/admin/{query}")
+    if answer.status_code != 200:
+        assert (answer.status_code, answer.headers["Location"]) == (302, f"/admin/{query.split('?')[0]}?e=1")
+
+
+@pytest.mark.parametrize("page", ["ml/mlmodel", "auth/user", "auth/group", "knox/authtoken"])
+@pytest.mark.parametrize("chosen", ["a", "\x00", str(BEYOND)])
+def test_an_action_on_rows_that_cannot_be_does_nothing(
+    chosen: str, page: str, everything: None, owner_client: Client
+) -> None:
+    action = "compare" if page == "ml/mlmodel" else "delete_selected"
+    answer = owner_client.post(f"/admin/{page}/", {"action": action, "_selected_action": [chosen], "index": "0"})
+    assert answer.status_code in (200, 302)
+
+
+def test_a_list_that_fails_by_itself_is_a_mistake_of_ours(
+    rows: Trade, owner_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit.CappedPaginator, "found", property(lambda _: 1 // 0))
+    for query in ("", "?e=1"):
+        with pytest.raises(ZeroDivisionError):
+            owner_client.get(f"/admin/positions/trade/{query}")
+
+
 def test_the_books_to_choose_from_are_those_with_rows(rows: Trade) -> None:
     for book in ("paper:1", "replay:0123456789ab", "paper:1"):
         TradeFactory(book=book)

@@ -57,7 +57,7 @@ def test_what_a_program_wrote_is_no_formula_in_a_spreadsheet(formula: str, rows:
     assert Decimal(line["pnl"]) == row["pnl"]
 
 
-@pytest.mark.parametrize("query", ["id__exact=abc", "quantity__exact=zz"])
+@pytest.mark.parametrize("query", ["id__exact=abc", "quantity__exact=zz", "book__range=x", "id__contained_by=1"])
 def test_a_filter_that_no_row_could_meet_is_the_askers_mistake(query: str, rows: Trade, owner_client: Client) -> None:
     assert owner_client.get(f"/admin/positions/trade/export/csv/?{query}").status_code == 400
 

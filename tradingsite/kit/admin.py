@@ -6,10 +6,12 @@ from operator import or_
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.core.paginator import Paginator
-from django.db import connection, models
+from django.db import InterfaceError, OperationalError, connection, models
 from django.http import Http404, HttpRequest, StreamingHttpResponse
 from django.urls import URLPattern, path
 from django.utils.functional import cached_property
@@ -100,7 +102,32 @@ class QuickChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
         self.full_result_count = self.result_count
 
 
-class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
+class ListAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
+    """A list that is shown whole, as Django has it, where its address or a choice of its rows means nothing."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """No regular expressions: a broken one would be an error of the database, a slow one a burden to it. No parts
+        of dates, which nothing here asks for: Django takes a month of 99 for a mistake of ours."""
+        parts = {"regex", "iregex", "year", "month", "day"}
+        return parts.isdisjoint(lookup.split("__")) and bool(super().lookup_allowed(lookup, value, request))
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Raises IncorrectLookupParameters for filters and chosen rows that mean nothing, of which only asking tells:
+        Django takes every error in making a query for that, here every error in running it is too. The list that is
+        shown then (ERROR_FLAG) has no filters, and an error in it is ours."""
+        try:
+            chosen = self.model._default_manager.filter(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME))
+            chosen.exists()  # no query where none is chosen
+            return super().get_changelist_instance(request)
+        except (SuspiciousOperation, InterfaceError, OperationalError):  # refused, or the database is away
+            raise
+        except Exception as error:
+            if ERROR_FLAG in request.GET or not (request.GET or request.POST):
+                raise
+            raise IncorrectLookupParameters from error
+
+
+class TableAdmin(ListAdmin):
     """A table whose lists stay quick: newest first (the model's ordering, which has an index), exact searches only.
 
     `when_empty` says what to do when there is nothing yet.
@@ -115,12 +142,6 @@ class TableAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     paginator = CappedPaginator
     show_full_result_count = False
     sortable_by: Sequence[str] = ()
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """No regular expressions: a broken one would be an error of the database, a slow one a burden to it. No parts
-        of dates, which nothing here asks for: Django takes a month of 99 for a mistake of ours."""
-        parts = {"regex", "iregex", "year", "month", "day"}
-        return parts.isdisjoint(lookup.split("__")) and bool(super().lookup_allowed(lookup, value, request))
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return QuickChangeList
