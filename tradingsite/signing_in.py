@@ -21,6 +21,13 @@ log = structlog.get_logger(__name__)
 
 
 class SignInForm(AuthenticationForm):  # type: ignore[misc]  # unfold says nothing of its types
+    def clean_username(self) -> str:
+        """A name that is longer than any user's is nobody's, and is not counted: django-axes has no room for it."""
+        name: str = self.cleaned_data["username"]
+        if len(name) > self.fields["username"].max_length:
+            raise self.get_invalid_login_error()
+        return name
+
     def get_invalid_login_error(self) -> ValidationError:
         """A right password is refused in the same words as a wrong one, so that guessing on learns nothing."""
         if not getattr(self.request, "axes_locked_out", False):

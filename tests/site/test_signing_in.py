@@ -80,6 +80,13 @@ def test_a_name_that_nobody_has_is_refused_in_the_same_words() -> None:
     assert [refused(sign_in(WRONG, "nobody")) for _ in range(5)] == [False] * 4 + [True]
 
 
+@pytest.mark.parametrize("length", [151, 255, 256, 5000])
+def test_a_name_longer_than_any_is_refused_in_the_same_words_and_stored_nowhere(length: int) -> None:
+    answer = sign_in(WRONG, "a" * length)
+    assert "Please enter the correct username and password" in answer.content.decode()
+    assert not AccessAttempt.objects.exists()
+
+
 def test_the_log_tells_who_is_refused_and_where_and_no_table_holds_a_password() -> None:
     with capture_logs() as told:
         for _ in range(5):
