@@ -197,6 +197,12 @@ def test_a_filter_that_means_nothing_leads_to_the_whole_list(query: str, rows: T
         assert (answer.status_code, answer.headers["Location"]) == (302, f"/admin/{query.split('?')[0]}?e=1")
 
 
+@pytest.mark.parametrize("page", ["positions/trade", "django_q/success", "knox/authtoken", "auth/user"])
+@pytest.mark.parametrize("key", ["%00", "9" * 300])
+def test_a_row_whose_key_cannot_be_is_not_found(key: str, page: str, everything: None, owner_client: Client) -> None:
+    assert owner_client.get(f"/admin/{page}/{key}/change/", follow=True).status_code in (200, 404)
+
+
 @pytest.mark.parametrize("page", ["ml/mlmodel", "auth/user", "auth/group", "knox/authtoken"])
 @pytest.mark.parametrize("chosen", ["a", "\x00", str(BEYOND)])
 def test_an_action_on_rows_that_cannot_be_does_nothing(
