@@ -1,6 +1,7 @@
 """Pages beside the admin: the daily reports that were written to disk, and the kill switch."""
 
 from datetime import date
+from os.path import isfile
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.decorators import staff_member_required
@@ -61,7 +62,7 @@ class SessionConverter:
 def report(request: HttpRequest, folder: str, day: date) -> HttpResponse:
     """A session's report. The address can name nothing but a book's folder and a date."""
     path = report_path(folder, day)
-    if not path.is_file():
+    if not isfile(path):  # Path.is_file fails at a name that is too long
         raise Http404(f"No report of {day} for {folder}. Write it: python manage.py daily_report --session {day}")
     return HttpResponse(path.read_bytes())
 

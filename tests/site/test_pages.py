@@ -151,7 +151,7 @@ class TestModel:
         assert "0.523" in page
         assert "0.610" in page
 
-    @pytest.mark.parametrize("query", ["", "?one=1", "?one=x&other=y", "?one=999&other=998"])
+    @pytest.mark.parametrize("query", ["", "?one=1", "?one=x&other=y", "?one=999&other=998", "?one=" + "9" * 5000])
     def test_a_comparison_with_no_such_model_is_not_found(self, query: str, owner_client: Client) -> None:
         assert owner_client.get(f"{address('ml_mlmodel_compare')}{query}").status_code == 404
 
@@ -175,6 +175,14 @@ class TestPromotion:
         assert serving == passed
         assert (serving.promoted_by, serving.promotion_reason) == ("ada", "beats geometry")
         assert "beats geometry" in LogEntry.objects.get().change_message
+
+    def test_a_character_that_no_text_has_is_left_out_of_the_reason(
+        self, passed: MLModel, owner_client: Client
+    ) -> None:
+        owner_client.post(address("ml_mlmodel_promote", passed.pk), {"why": "beats\x00 geometry"})
+        serving = champion("simulated")
+        assert serving is not None
+        assert serving.promotion_reason == "beats geometry"
 
     def test_without_a_reason_nothing_changes_and_it_says_why(self, passed: MLModel, owner_client: Client) -> None:
         answer = owner_client.post(address("ml_mlmodel_promote", passed.pk), {"why": " "}, follow=True)

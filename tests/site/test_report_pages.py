@@ -53,6 +53,7 @@ def test_the_dashboard_links_to_the_report_of_the_session(written: Path, owner_c
         "/reports/./2024-01-03/",
         "/reports/..%2f..%2fetc/2024-01-03/",
         "/reports/paper-1%00/2024-01-03/",
+        f"/reports/{'a' * 5000}/2024-01-03/",
         "/reports/paper-1/..%2f..%2fsecret_key/",
     ],
 )

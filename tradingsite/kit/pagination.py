@@ -23,7 +23,8 @@ class NewestFirstPagination(CursorPagination):
     def get_page_size(self, request: Request) -> int:
         """Raises ValidationError."""
         asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
-        if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= self.max_page_size):
+        is_number = asked.isascii() and asked.isdecimal() and len(asked) <= len(str(self.max_page_size))
+        if not (is_number and 1 <= int(asked) <= self.max_page_size):
             raise ValidationError({self.page_size_query_param: [f"Not a number from 1 to {self.max_page_size}."]})
         return int(asked)
 

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 admin.site.unregister(MLModel)
 
+LONGEST_KEY = 19  # digits of the largest number that a database counts to
+
 #: What a model is compared by: words, where it stands in `metrics`, how it is written.
 OTHER_FIGURES = (
     ("Precision: of the trades called WIN, those that won", "precision", ".3f"),
@@ -113,13 +115,14 @@ class ModelPage(MLModelAdmin):
             raise PermissionDenied
 
     def _model(self, pk: int | str) -> MLModel:
-        model = MLModel.objects.defer("artifact", "manifest").filter(pk=pk).first() if str(pk).isdecimal() else None
+        is_key = str(pk).isdecimal() and len(str(pk)) <= LONGEST_KEY
+        model = MLModel.objects.defer("artifact", "manifest").filter(pk=pk).first() if is_key else None
         if model is None:
             raise Http404("No such model.")
         return model
 
     def _done(self, request: HttpRequest, model: MLModel, what: str, act: Callable[[str, str], object]) -> HttpResponse:
-        who, why = request.user.get_username(), request.POST.get("why", "").strip()
+        who, why = request.user.get_username(), request.POST.get("why", "").replace("\0", "").strip()
         try:
             act(who, why)
         except PromotionRefused as refused:
