@@ -1,10 +1,13 @@
 """What Django itself answers to errors: a problem document under /api/, a page elsewhere."""
 
-from django.http import HttpRequest
+import sys
+
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.views import defaults
 
-from tradingsite.kit.problems import problem
+from tradingsite.kit.problems import DatabaseAway, is_database_away, problem
 
 
 def _is_api(request: HttpRequest) -> bool:
@@ -24,6 +27,16 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
+    """Called by Django while it handles the error."""
+    if is_database_away(sys.exception()):
+        return _database_away(request)
     if _is_api(request):
         return problem(500, "error", "Something went wrong here; the site's log has it.")
     return defaults.server_error(request)
+
+
+def _database_away(request: HttpRequest) -> HttpResponseBase:
+    status = DatabaseAway.status_code
+    if _is_api(request):
+        return problem(status, DatabaseAway.default_code, DatabaseAway.default_detail)
+    return HttpResponse(render_to_string("503.html"), status=status)

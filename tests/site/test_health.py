@@ -1,12 +1,14 @@
 """How the site is, told to whoever starts processes and to whoever watches them."""
 
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
@@ -52,6 +54,19 @@ def database_is_away(*_: Any) -> None:
     raise OperationalError("away")
 
 
+def not_a_database() -> DatabaseError:
+    """What SQLite says of a file that holds something else."""
+    error = DatabaseError("file is not a database")
+    with NamedTemporaryFile() as file, sqlite3.connect(file.name) as opened:
+        file.write(b"something else" * 100)
+        file.flush()
+        try:
+            opened.execute("SELECT 1 FROM trades")
+        except sqlite3.DatabaseError as cause:
+            error.__cause__ = cause
+    return error
+
+
 def test_the_process_is_up_whatever_the_database_does(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with connection.execute_wrapper(database_is_away):
         assert client.get("/healthz").json() == {"status": "ok"}
@@ -77,6 +92,32 @@ def test_without_a_database_the_api_asks_to_be_asked_again(owner: User) -> None:
     with connection.execute_wrapper(database_is_away):
         for address in ("/api/v1/trades/", "/api/v1/health/", "/metrics"):
             problem_of(api.get(address), 503, "database_away")
+
+
+@pytest.mark.parametrize("error", [OperationalError("away"), InterfaceError("closed"), not_a_database()])
+def test_without_a_database_pages_name_it_and_say_what_works_without_it(error: Exception, owner_client: Client) -> None:
+    owner_client.raise_request_exception = False
+
+    def away(*_: Any) -> None:
+        raise error
+
+    with connection.execute_wrapper(away):
+        for address in ("/admin/", "/admin/positions/trade/", "/reports/", "/admin/login/"):
+            answer = owner_client.get(address)
+            assert answer.status_code == 503
+            assert "The database does not answer" in answer.content.decode()
+            assert "python manage.py halt" in answer.content.decode()
+        problem_of(owner_client.get("/api/v1/trades/"), 503, "database_away")  # type: ignore[arg-type]
+
+
+def test_a_mistake_of_ours_in_a_query_is_not_taken_for_the_databases(owner_client: Client) -> None:
+    owner_client.raise_request_exception = False
+
+    def mistaken(*_: Any) -> None:
+        raise ProgrammingError("no such column")
+
+    with connection.execute_wrapper(mistaken):
+        assert owner_client.get("/admin/").status_code == 500
 
 
 def test_with_a_migration_that_is_not_applied_it_is_not_ready(client: Client) -> None:

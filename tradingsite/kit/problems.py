@@ -21,6 +21,14 @@ class DatabaseAway(APIException):
     default_detail = "The database does not answer: ask again. /readyz says more."
 
 
+def is_database_away(error: BaseException | None) -> bool:
+    """Whether the database does not answer. SQLite has no class of error of its own for a file that is none of its."""
+    if isinstance(error, InterfaceError | OperationalError):
+        return True
+    named = getattr(getattr(error, "__cause__", None), "sqlite_errorname", "")
+    return named.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
+
+
 def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> HttpResponse:
     """`code` is for programs and does not change, `detail` for people; `more` stands beside them."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
@@ -33,7 +41,7 @@ def explain(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
     reads = context["request"].method in SAFE_METHODS
     if reads and isinstance(error, DjangoValidationError | OverflowError | DataError):
         error = ValidationError("A parameter has a value that no row can have.")
-    if isinstance(error, InterfaceError | OperationalError):
+    if is_database_away(error):
         error = DatabaseAway()
     answer = exception_handler(error, context)
     if answer is None:
