@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ml.gate_worth import GateWorth, Side
 from ml.impact import LEAST_SESSIONS, Verdict
 from ml.statistics import Interval
+from tradingsite.kit.terminal import folding_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,21 +50,9 @@ def estimate(given: Mapping[str, Any] | None, style: str = "+.3f") -> tuple[str,
 def figures_table(title: str, *headings: str, caption: str = "") -> "Table":
     """An empty table: the first column left, figures right."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=caption or None,
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 0, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column(headings[0], no_wrap=True)
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+    look = {"box": SIMPLE_HEAD, "padding": (0, 0, 0, 0), "pad_edge": False}
+    return folding_table(*headings, numbers=True, title=title, caption=caption or None, **look)
 
 
 def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -20,6 +20,7 @@ from ml.statistics import clustered_interval
 from ml.words import tested_on, trained_on
 from positions.models import StopMove, Trade
 from positions.words import Outcome, StopMoveStatus, TradeStatus
+from tradingsite.kit.terminal import folding_table
 from tradingsite.replaying import Replayed
 
 _HASHED = (
@@ -181,9 +182,8 @@ def show(console: Console, summary: dict[str, Any]) -> None:
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, min_width=60)
-    table.add_column(style="dim")
-    table.add_column()
+    table = folding_table("", "", title=title, show_header=False, min_width=60)
+    table.columns[0].style = "dim"
     for row in rows:
         table.add_row(*row)
     return table

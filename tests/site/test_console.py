@@ -1,15 +1,20 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection
+from rich.console import Console
 
+from ml.tables import figures_table
 from tradingsite.console import one_line_errors
 from tradingsite.kit.terminal import console, progress
 
@@ -145,3 +150,27 @@ def test_where_there_is_no_terminal_there_is_no_bar_and_no_colour(capsys: pytest
             advance(1)
     console().print("done", style="bold")
     assert capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize("width", [80, 40, 24])
+def test_a_narrow_terminal_folds_a_table_and_cuts_nothing(width: int) -> None:
+    told = [
+        ["", "AUC", "accuracy", "mean R", "without drift below", "taken"],
+        ["log-loss saved over geometry", "0.5234±0.0411", "0.6000±0.0310", "-0.1234±0.0411", "1,234.567", "12,345"],
+    ]
+    table = figures_table("Figures", *told[0])
+    table.add_row(*told[1])
+    screen = Console(file=StringIO(), width=width)
+    screen.print(table)
+    lines = screen.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    letters = [
+        Counter(filter(str.isalnum, text)) for text in ("".join(lines), "".join(("Figures", *told[0], *told[1])))
+    ]
+    assert letters[0] == letters[1]
+
+
+def test_tables_are_made_in_one_place() -> None:
+    sources = (path for app in ("tradingsite", "reports", "ml") for path in (settings.BASE_DIR / app).rglob("*.py"))
+    makers = [path.name for path in sources if re.search(r"(?<![A-Za-z])Table\(", path.read_text())]
+    assert makers == ["terminal.py"]

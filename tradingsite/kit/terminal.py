@@ -4,12 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from getpass import getuser
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from django.core.management.base import OutputWrapper
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 class Advance(Protocol):
@@ -32,6 +33,17 @@ def console(file: OutputWrapper | None = None) -> "Console":
     from rich.console import Console
 
     return Console(file=cast(IO[str] | None, file), highlight=False, markup=False, emoji=False)
+
+
+def folding_table(*headings: str, numbers: bool = False, **look: Any) -> "Table":
+    """An empty table that folds what a narrow terminal has no room for and cuts nothing. `numbers`: all columns but the
+    first are set to the right. `look`: as rich has it."""
+    from rich.table import Table
+
+    table = Table(title_justify="left", caption_justify="left", **look)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if numbers and place else "left", overflow="fold")
+    return table
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from ml.models import DriftCheck
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
-from tradingsite.kit.terminal import console, progress
+from tradingsite.kit.terminal import console, folding_table, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,18 +27,15 @@ STORED = (
 def features(check: DriftCheck) -> "Table":
     """The features nearest to their bound, or furthest beyond it."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    table = Table(
+    table = folding_table(
+        *("feature", "PSI", "without drift below", "worth", ""),
+        numbers=True,
         title=f"The {SHOWN} features nearest to their bound",
-        title_justify="left",
         caption="Worth: in independent signals; those of a session, and of a week, resemble each other.",
-        caption_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for heading in ("feature", "PSI", "without drift below", "worth", ""):
-        table.add_column(heading, justify="left" if heading == "feature" else "right", no_wrap=True)
     judged = {name: found for name, found in check.features.items() if found["bound"] is not None}
     for name, found in sorted(judged.items(), key=lambda item: -item[1]["psi"] / item[1]["bound"])[:SHOWN]:
         alarm = "alarm" if found["alarm"] else ""

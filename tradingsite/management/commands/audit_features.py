@@ -11,7 +11,7 @@ from tradingsite.bars_options import add_file_options
 from tradingsite.kit.command import USUAL, SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input, book_name, new_york_date
-from tradingsite.kit.terminal import console, progress
+from tradingsite.kit.terminal import console, folding_table, progress
 
 
 class Command(SiteCommand):
@@ -62,13 +62,10 @@ class Command(SiteCommand):
 
 
 def _show(screen: Any, result: Any, day: Any) -> None:
-    from rich.table import Table
-
     from reports.figures import plural
 
-    table = Table(title=f"Features of {result.signals} signals on {day}", title_justify="left")
-    for column in ("feature", "equal", "differs", "data arrived late"):
-        table.add_column(column, justify="left" if column == "feature" else "right")
+    title = f"Features of {result.signals} signals on {day}"
+    table = folding_table("feature", "equal", "differs", "data arrived late", numbers=True, title=title)
     for feature in result.features:
         table.add_row(feature.feature, str(feature.equal), str(feature.differs), str(feature.late))
     screen.print(table)

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import bad_input
-from tradingsite.kit.terminal import console, progress
+from tradingsite.kit.terminal import console, folding_table, progress
 
 
 class Command(SiteCommand):
@@ -25,8 +25,6 @@ class Command(SiteCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from rich.table import Table
-
         from tradingsite.notifying import Services
 
         if not settings.NOTIFY_URLS:
@@ -40,7 +38,7 @@ class Command(SiteCommand):
         with progress("Sending", len(services)) as advance:
             text = "Notifications of the trading site arrive here."
             answers = services.send(f"{settings.BOOK}: a test", text, advance)
-        table = Table("number", "service", "what came back")
+        table = folding_table("number", "service", "what came back")
         for number, answer in enumerate(answers, start=1):
             table.add_row(str(number), answer.service, answer.problem or "it took the message")
         console().print(table)

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
-from tradingsite.kit.terminal import console
+from tradingsite.kit.terminal import console, folding_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,8 @@ class Command(SiteCommand):
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         from django_q.models import Schedule
-        from rich.table import Table
 
-        table = Table("name", "cron (New York)", "next run (New York)")
+        table = folding_table("name", "cron (New York)", "next run (New York)")
         scheduled = []
         for name, job in JOBS.items():
             row = Schedule(schedule_type=Schedule.CRON, next_run=timezone.now(), **asdict(job))

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
-from tradingsite.kit.terminal import console, progress
+from tradingsite.kit.terminal import console, folding_table, progress
 
 AT_ONCE = 2  # more would measure each other on a small machine
 SECONDS_ALLOWED = 120
@@ -118,9 +118,7 @@ class Command(SiteCommand):
             sys.exit(1)
 
     def _show(self, found: Sequence[Found]) -> None:
-        from rich.table import Table
-
-        table = Table("package", "version", "import", "found", title=f"Python {sys.version.split()[0]}")
+        table = folding_table("package", "version", "import", "found", title=f"Python {sys.version.split()[0]}")
         for each in found:
             seconds = "-" if each.seconds is None else f"{each.seconds:.2f} s"
             table.add_row(each.name, each.version or "-", seconds, "ok" if each.ok else each.error)
