@@ -73,6 +73,16 @@ def test_a_user_without_a_name_halts_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told.by == f"uid {os.getuid()}"
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(("reason", "kept"), [("x" * 5000, "x" * 200), ("caf\udce9 news", "caf? news")])
+def test_a_halt_never_fails_for_its_reason_of_which_as_much_is_kept_as_the_api_takes(reason: str, kept: str) -> None:
+    """A byte that is no UTF-8 comes to a command as half a character."""
+    call_command("halt", "--book", "paper:1", "--reason", reason)
+    told = halted("paper:1")
+    assert told is not None
+    assert told.reason == kept
+
+
 def test_where_nothing_can_be_written_the_file_is_named_and_nothing_is_halted(folder: Path) -> None:
     (folder / "halted").mkdir()
     (folder / "halted" / "paper-1.json").mkdir()  # a folder where the file belongs, which nobody may write over

@@ -14,6 +14,13 @@ from tradingsite.kit.options import book_name
 from tradingsite.kit.terminal import console, user_name
 from tradingsite.known_books import NOT_CHECKED, was_checked
 
+LONGEST_REASON = 200  # as the API has it
+
+
+def _kept(reason: str) -> str:
+    """Never an error: the halt matters more than its reason."""
+    return reason.encode(errors="replace").decode()[:LONGEST_REASON]
+
 
 class Command(SiteCommand):
     help = (
@@ -28,7 +35,9 @@ class Command(SiteCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--book", type=book_name, default=settings.BOOK, help="default: the BOOK setting")
         parser.add_argument("--flatten", action="store_true", help="close every open trade too")
-        parser.add_argument("--reason", default="", help="kept and shown")
+        parser.add_argument(
+            "--reason", type=_kept, default="", help=f"kept and shown, its first {LONGEST_REASON} characters"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         book = options["book"]
