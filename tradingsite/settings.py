@@ -287,7 +287,11 @@ LIVE_SETTINGS: dict[str, tuple[Any, str, type | str]] = {
         "Cost in dollars per share and side in breakeven, time_limit and simulated fills.",
         "dollars",
     ),
-    "RISK_PER_TRADE": (0.005, "Fraction of the account's equity risked between entry and stop, 0 to 0.05.", "risk"),
+    "RISK_PER_TRADE": (
+        0.005,
+        "Fraction of the account's equity risked between entry and stop, 0 to 0.05; at 0 every signal is too_small.",
+        "risk",
+    ),
     "MAX_NOTIONAL": (0.2, "Largest position as a fraction of the account's equity, 0 to 4.", "leverage"),
     "MAX_OPEN_POSITIONS": (10, "protection: entries are blocked at this number of open trades.", "count"),
     "DAILY_LOSS_LIMIT": (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from django.db.models import Count
 from rich.console import Console
 from rich.table import Table
 
@@ -79,6 +80,7 @@ def summarise(
         "wins": wins,
         "losses": len(trades) - wins,
         "exits": dict(Counter(reason for _, reason, _, _ in trades).most_common()),
+        "not_taken": _not_taken(book),
         "breakeven_moves": StopMove.objects.filter(book=book, status=StopMoveStatus.CONFIRMED).count(),
         "win_rate": wins / len(trades) if trades else None,
         "avg_r": float(np.mean(results)) if trades else None,
@@ -91,6 +93,12 @@ def summarise(
         "wall_s": round(wall_seconds, 2),
         "peak_mb": peak_mb(),
     }
+
+
+def _not_taken(book: str) -> dict[str, int]:
+    """Signals that were not entered, by what was against it, the most frequent first."""
+    signals = TradeFeatures.objects.filter(book=book, taken=False).order_by()
+    return dict(signals.values_list("not_taken_reason").annotate(n=Count("pk")).order_by("-n", "not_taken_reason"))
 
 
 def _model(training: TrainingResult | None) -> dict[str, Any]:
@@ -145,9 +153,9 @@ def show(console: Console, summary: dict[str, Any]) -> None:
             ],
         )
     )
-    if summary["exits"]:
-        exits = [(reason, f"{count:,}") for reason, count in summary["exits"].items()]
-        console.print(_table("Why trades were closed", exits))
+    for title, key in (("Why signals were not taken", "not_taken"), ("Why trades were closed", "exits")):
+        if summary[key]:
+            console.print(_table(title, [(reason, f"{count:,}") for reason, count in summary[key].items()]))
     model = summary["model"]
     if model["gate"] is None:
         return

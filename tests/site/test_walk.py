@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import talib
+from constance import config
 from django.core.management import call_command
 
 from ml.feature_extractor import FeatureExtractor
@@ -261,8 +262,8 @@ def test_a_replay_that_breaks_off_leaves_the_book_as_it_was():
 
 SUMMARY_KEYS = {
     "sessions", "symbols", "bars", "bars_per_second", "signals", "feature_rows", "trades", "wins", "losses", "exits",
-    "breakeven_moves", "win_rate", "avg_r", "avg_r_ci", "model", "predictions", "prediction_p99_ms", "report",
-    "trades_sha256", "wall_s", "peak_mb",
+    "not_taken", "breakeven_moves", "win_rate", "avg_r", "avg_r_ci", "model", "predictions", "prediction_p99_ms",
+    "report", "trades_sha256", "wall_s", "peak_mb",
 }  # fmt: skip
 MODEL_KEYS = {
     "version", "status", "n_train", "n_test", "auc", "auc_ci", "auc_geometry", "accuracy", "majority_accuracy",
@@ -285,6 +286,16 @@ def test_one_session_is_too_little_for_a_model_and_says_so(tmp_path, settings, c
     assert "password: " in told
     call_command("quickstart", sessions=1, no_serve=True)
     assert "password: " not in capsys.readouterr().out
+
+
+def test_a_run_without_a_trade_says_why_every_signal_was_left(tmp_path, settings, capsys):
+    settings.VAR_DIR = tmp_path
+    config.RISK_PER_TRADE = 0.0
+    call_command("quickstart", sessions=1, no_serve=True, json=tmp_path / "summary.json")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["trades"] == 0
+    assert summary["not_taken"] == {"too_small": summary["signals"]}
+    assert "too_small" in capsys.readouterr().out
 
 
 def test_a_replay_of_real_bars_closes_every_trade_and_repeats_itself(shared_data, tmp_path, settings):
