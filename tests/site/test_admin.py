@@ -197,6 +197,12 @@ def test_a_filter_that_means_nothing_leads_to_the_whole_list(query: str, rows: T
         assert (answer.status_code, answer.headers["Location"]) == (302, f"/admin/{query.split('?')[0]}?e=1")
 
 
+def test_a_second_filter_that_means_nothing_is_no_mistake_of_ours(rows: Trade, owner_client: Client) -> None:
+    for query in ("e=1&id=abc", "e=1&book__range=x"):
+        assert owner_client.get(f"/admin/positions/trade/?{query}").status_code == 200
+        assert owner_client.get(f"/admin/positions/trade/export/csv/?{query}").status_code == 400
+
+
 @pytest.mark.parametrize("page", ["positions/trade", "django_q/success", "knox/authtoken", "auth/user"])
 @pytest.mark.parametrize("key", ["%00", "9" * 300])
 def test_a_row_whose_key_cannot_be_is_not_found(key: str, page: str, everything: None, owner_client: Client) -> None:

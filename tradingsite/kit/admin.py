@@ -126,7 +126,7 @@ class ListAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         except (SuspiciousOperation, InterfaceError, OperationalError):  # refused, or the database is away
             raise
         except Exception as error:
-            if ERROR_FLAG in request.GET or not (request.GET or request.POST):
+            if not (set(request.GET) - {ERROR_FLAG} or request.POST):
                 raise
             raise IncorrectLookupParameters from error
 
