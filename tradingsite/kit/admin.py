@@ -5,6 +5,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import structlog
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -22,6 +23,8 @@ from unfold.views import ChangeList
 from positions.books import is_book
 from tradingsite.kit.export import AT_ONCE, csv_of, parquet_of
 from tradingsite.kit.words import NOT_KNOWN, readable, table
+
+log = structlog.get_logger(__name__)
 
 COUNTED_AT_MOST = 10_000
 EXPORTS = {"csv": (csv_of, "text/csv; charset=utf-8"), "parquet": (parquet_of, "application/vnd.apache.parquet")}
@@ -117,17 +120,20 @@ class ListAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """Raises IncorrectLookupParameters for filters and chosen rows that mean nothing, of which only asking tells:
-        Django takes every error in making a query for that, here every error in running it is too. The list that is
-        shown then (ERROR_FLAG) has no filters, and an error in it is ours."""
+        Django takes every error in making a query for that, here every error in running it is too, and told in the log
+        in case it was ours. The list that is shown then (ERROR_FLAG) has no filters, and an error in it is ours."""
         try:
             chosen = self.model._default_manager.filter(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME))
             chosen.exists()  # no query where none is chosen
             return super().get_changelist_instance(request)
         except (SuspiciousOperation, InterfaceError, OperationalError):  # refused, or the database is away
             raise
+        except IncorrectLookupParameters:
+            raise
         except Exception as error:
             if not (set(request.GET) - {ERROR_FLAG} or request.POST):
                 raise
+            log.warning("filter_means_nothing", address=request.get_full_path(), error=repr(error))
             raise IncorrectLookupParameters from error
 
 
