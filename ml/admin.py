@@ -13,7 +13,7 @@ from ml.features import FEATURES, Group
 from ml.models import DriftCheck, LeakageCheck, MLModel, Performance, Prediction, TradeFeatures
 from ml.registry import HEAVY, SERVICE
 from tradingsite.kit.admin import BookFilter, RecordAdmin
-from tradingsite.kit.words import FILLED_BY_A_RUN, readable, rows_table
+from tradingsite.kit.readable import FILLED_BY_A_RUN, readable, rows_table
 
 HEAVY_OF_A_MODEL = tuple(f"model__{name}" for name in HEAVY)
 

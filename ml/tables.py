@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ml.models import MLModel
     from ml.tuning import Tuned
 
-RULES = {
+RULE_WORDS = {
     "xgboost": "XGBoost",
     "lightgbm": "LightGBM",
     "logistic": "logistic",
@@ -65,9 +65,9 @@ def rules_of(metrics: Mapping[str, Any], algorithm: str) -> list[tuple[str, Mapp
     }
     baselines = metrics["baselines"]
     return [
-        (f"model: {RULES[algorithm]}", own),
+        (f"model: {RULE_WORDS[algorithm]}", own),
         ("geometry", metrics["geometry"]),
-        *((words, baselines[key]) for key, words in RULES.items() if key in baselines),
+        *((words, baselines[key]) for key, words in RULE_WORDS.items() if key in baselines),
     ]
 
 

@@ -28,7 +28,7 @@ from positions.models import (
 from positions.words import SYMBOL
 from tradingsite.kit.admin import BookFilter, RecordAdmin, TableAdmin
 from tradingsite.kit.options import book_name
-from tradingsite.kit.words import FILLED_BY_A_RUN, rows_table
+from tradingsite.kit.readable import FILLED_BY_A_RUN, rows_table
 
 
 @admin.register(Trade)

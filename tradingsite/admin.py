@@ -18,7 +18,7 @@ from knox.models import AuthToken
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tradingsite.kit.admin import BookFilter, ListAdmin, ReadOnlyAdmin, TableAdmin
-from tradingsite.kit.words import table
+from tradingsite.kit.readable import table
 from tradingsite.models import IdempotencyKey, Notification
 from tradingsite.pages import live_settings as live_settings_page  # noqa: F401  # registers its page
 from tradingsite.pages import model as model_page  # noqa: F401  # registers its page

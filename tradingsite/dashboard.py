@@ -31,7 +31,7 @@ from reports import impact
 from reports.charts import equity
 from reports.daily import MARKETS, errors_path, report_path
 from reports.figures import dollars, in_r
-from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
+from tradingsite.kit.readable import NOT_KNOWN, readable, rows_table
 from tradingsite.known_books import stored_books
 
 NEEDED = (

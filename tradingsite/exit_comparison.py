@@ -25,7 +25,7 @@ from tradingsite.replaying import ReplayOptions, replay_session, wire
 #: A book that nothing is written to: all of this happens in memory.
 NO_BOOK = "replay:comparison"
 #: The switches of the exit settings: a rule that is added is compared too.
-RULES = tuple(field.name for field in fields(ExitSettings) if field.type is bool)
+SWITCHES = tuple(field.name for field in fields(ExitSettings) if field.type is bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Variant:
 
 def variants(exits: ExitSettings) -> list[Variant]:
     """The settings in force, no rule, each rule alone, and other thresholds of the rules that are on."""
-    off: dict[str, Any] = dict.fromkeys(RULES, False)
+    off: dict[str, Any] = dict.fromkeys(SWITCHES, False)
     other = VolumeReference.PROFILE if exits.low_volume_reference == VolumeReference.ENTRY else VolumeReference.ENTRY
     thresholds = [
         ("low_volume", "low_volume below 0.4", replace(exits, low_volume_fraction=0.4)),
@@ -50,7 +50,7 @@ def variants(exits: ExitSettings) -> list[Variant]:
     return [
         Variant("in force", exits),
         Variant("no rule", replace(exits, **off)),
-        *(Variant(f"only {rule}", replace(exits, **{**off, rule: True})) for rule in RULES),
+        *(Variant(f"only {rule}", replace(exits, **{**off, rule: True})) for rule in SWITCHES),
         *(Variant(name, changed) for rule, name, changed in thresholds if getattr(exits, rule) and changed != exits),
     ]
 

@@ -28,7 +28,7 @@ from tests.factories import MLModelFactory, TradeFactory
 from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.groups import OPERATOR, VIEWER
 from tradingsite.kit import admin as kit
-from tradingsite.kit.words import table
+from tradingsite.kit.readable import table
 from tradingsite.pages.live_settings import last_changes
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]

@@ -22,7 +22,7 @@ from unfold.views import ChangeList
 
 from positions.books import is_book
 from tradingsite.kit.export import AT_ONCE, csv_of, parquet_of
-from tradingsite.kit.words import NOT_KNOWN, readable, table
+from tradingsite.kit.readable import NOT_KNOWN, readable, table
 
 log = structlog.get_logger(__name__)
 

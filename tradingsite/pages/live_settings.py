@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from ml.models import DriftCheck
-from tradingsite.kit.words import rows_table
+from tradingsite.kit.readable import rows_table
 
 #: How the admin's log tells which settings were changed, for what the drift check changes.
 STEPPED_DOWN = json.dumps([{"changed": {"fields": ["PREDICTION_MODE: filter to shadow"]}}])

@@ -18,10 +18,10 @@ from ml.admin import MLModelAdmin
 from ml.live_record import live_record
 from ml.models import MLModel
 from ml.registry import LONGEST_REASON, PromotionRefused, on_duty, promote, replaced_by, rollback
-from ml.tables import LIVE_HEAD, RULES, bounded, estimate, live_rows, live_sentence, rules_of
+from ml.tables import LIVE_HEAD, RULE_WORDS, bounded, estimate, live_rows, live_sentence, rules_of
 from ml.words import VERDICTS, Gate, ModelStatus
 from reports import model_charts
-from tradingsite.kit.words import NOT_KNOWN, readable, rows_table
+from tradingsite.kit.readable import NOT_KNOWN, readable, rows_table
 
 log = structlog.get_logger(__name__)
 
@@ -288,7 +288,7 @@ def side_by_side(*models: MLModel) -> dict[str, Any]:
     """Models in columns: what they are, what the gate said of them and their figures."""
     facts = (
         ("Book", [model.book for model in models]),
-        ("Algorithm", [RULES[model.algorithm] for model in models]),
+        ("Algorithm", [RULE_WORDS[model.algorithm] for model in models]),
         ("Label", [model.label for model in models]),
         ("Status", [model.status for model in models]),
         ("Gate", [model.gate for model in models]),

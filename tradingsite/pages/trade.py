@@ -28,7 +28,7 @@ from positions.words import SIGN, ExitReason, RuleNoteKind, TradeStatus
 from reports.figures import in_r
 from reports.trade_charts import Candles, Marks, Moment, candles, waterfall
 from tradingsite import book_bars
-from tradingsite.kit.words import NOT_KNOWN, rows_table
+from tradingsite.kit.readable import NOT_KNOWN, rows_table
 
 admin.site.unregister(Trade)
 
