@@ -107,5 +107,6 @@ def succeed(book: str) -> Succession | None:
         champion = None
     verdict = judge_trial(trial_of(book, tried, champion))
     if verdict.takes_over:
-        promote(tried, book, AUTOMATIC, verdict.reason[:LONGEST_REASON])
+        seen = duty.champion.pk if duty.champion else None
+        promote(tried, book, AUTOMATIC, verdict.reason[:LONGEST_REASON], seen=seen)
     return Succession(tried, verdict)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from constance import config
 
+from ml import succession
 from ml.models import MLModel, Prediction
-from ml.registry import TRIAL, champion
+from ml.registry import TRIAL, PromotionRefused, champion, promote
 from ml.succession import Trial, judge_trial, succeed, trial_of
 from positions.models import Trade
 from positions.words import Outcome
@@ -105,6 +106,19 @@ class TestSucceed:
         assert promoted.promotion_reason.startswith(f"log-loss not worse than champion {serving.version}'s: -0.")
         serving.refresh_from_db()
         assert serving.archived_by == "automatic"
+
+    def test_whoever_was_promoted_by_hand_meanwhile_stays(self, monkeypatch):
+        world, candidate, chosen = World(), MLModelFactory(), MLModelFactory()
+        world.said(candidate, 0.7)
+
+        def judged_while_somebody_promotes(trial):
+            promote(chosen, "simulated", "ada", "by hand")
+            return judge_trial(trial)
+
+        monkeypatch.setattr(succession, "judge_trial", judged_while_somebody_promotes)
+        with pytest.raises(PromotionRefused, match="since you looked"):
+            succeed("simulated")
+        assert champion("simulated") == chosen
 
     def test_a_worse_candidate_stays_one(self):
         world, serving, candidate = World(), MLModelFactory(champion=True), MLModelFactory()
