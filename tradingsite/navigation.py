@@ -73,13 +73,16 @@ GROUPS = {
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """What this user may look at, grouped by floor."""
+    """What this user may look at, grouped by floor; the page that is shown lies under the longest address."""
+    links = {page: reverse(page.address) for pages in GROUPS.values() for page in pages}
+    above = [link for link in links.values() if request.path.startswith(link) and link != reverse("admin:index")]
+    here = max(above, key=len, default=request.path)
     return [
         {
             "title": title or None,
             "separator": bool(title),
             "items": [
-                {"title": page.name, "link": reverse(page.address), "icon": page.icon}
+                {"title": page.name, "link": links[page], "icon": page.icon, "active": links[page] == here}
                 for page in pages
                 if not page.permission or request.user.has_perm(page.permission)
             ],

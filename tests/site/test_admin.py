@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django_q.models import Failure, OrmQ, Schedule, Success
 from pytest_django import DjangoAssertNumQueries
@@ -29,6 +29,7 @@ from tests.site.conftest import HUGE_ARTIFACT, fill_tables, permit
 from tradingsite.groups import OPERATOR, VIEWER
 from tradingsite.kit import admin as kit
 from tradingsite.kit.readable import table
+from tradingsite.navigation import navigation
 from tradingsite.pages.live_settings import last_changes
 
 OURS = [model for model in admin.site._registry if model._meta.app_label in {"positions", "ml", "tradingsite"}]
@@ -439,6 +440,25 @@ def test_who_may_see_or_change_settings_is_said_by_permissions(newcomer: User, n
     permit(newcomer, "constance.change_config")
     assert newcomer_client.post(page, form).status_code == 302
     assert config.TIME_LIMIT_MINUTES == 20.0
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("/admin/", "Dashboard"),
+        ("/admin/constance/config/", "Live settings"),
+        ("/admin/constance/config/history/", "Changes of settings"),
+        ("/admin/ml/mlmodel/compare/", "Models"),
+        ("/admin/ml/", None),
+    ],
+)
+def test_the_side_bar_marks_the_page_that_is_shown_and_no_other(
+    page: str, shown: str | None, owner: User, rf: RequestFactory
+) -> None:
+    request = rf.get(page)
+    request.user = owner
+    marked = [item["title"] for group in navigation(request) for item in group["items"] if item["active"]]
+    assert marked == ([shown] if shown else [])
 
 
 @pytest.mark.parametrize("page", ["constance_config_changelist", "django_q_schedule_changelist"])
