@@ -13,22 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import DatabaseError
 
 from tradingsite.environment import BadEnvironment
+from tradingsite.kit.database import is_sqlite_out_of_reach
 from tradingsite.kit.options import BAD_CONFIGURATION, INTERRUPTED, NO_DATABASE
 
 #: The disk is full, read-only or somebody else's.
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-# SQLite's own names of what keeps a program from its file; the rest (SQLITE_ERROR: bad SQL) is a mistake in a program.
-SQLITE_OUT_OF_REACH = {
-    "SQLITE_CANTOPEN",
-    "SQLITE_BUSY",
-    "SQLITE_READONLY",
-    "SQLITE_IOERR",
-    "SQLITE_FULL",
-    "SQLITE_NOTADB",
-    "SQLITE_CORRUPT",
-    "SQLITE_PERM",
-}
 # Classes of SQLSTATE: connection, authorisation, unknown database, resources, server shutting down or starting.
 POSTGRESQL_OUT_OF_REACH = ("08", "28", "3D", "53", "57P")
 
@@ -68,8 +58,9 @@ def _told(error: BaseException) -> tuple[str, int] | None:
 
 
 def _is_out_of_reach(error: DatabaseError) -> bool:
-    if name := getattr(error.__cause__, "sqlite_errorname", None):
-        return "_".join(name.split("_")[:2]) in SQLITE_OUT_OF_REACH  # SQLITE_BUSY_SNAPSHOT is a kind of SQLITE_BUSY
+    of_sqlite = is_sqlite_out_of_reach(error)
+    if of_sqlite is not None:
+        return of_sqlite
     state = getattr(error.__cause__, "sqlstate", "not of PostgreSQL")
     return state is None or state.startswith(POSTGRESQL_OUT_OF_REACH)
 

@@ -7,7 +7,8 @@ from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.views import defaults
 
-from tradingsite.kit.problems import DatabaseAway, is_database_away, problem
+from tradingsite.kit.database import is_database_away
+from tradingsite.kit.problems import DatabaseAway, problem
 
 
 def _is_api(request: HttpRequest) -> bool:
@@ -28,7 +29,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """Called by Django while it handles the error."""
-    if is_database_away(sys.exception()):
+    error = sys.exception()
+    if error and is_database_away(error):
         return _database_away(request)
     if _is_api(request):
         return problem(500, "error", "Something went wrong here; the site's log has it.")

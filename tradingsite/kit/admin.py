@@ -6,14 +6,15 @@ from operator import or_
 from typing import Any
 
 import structlog
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.core.paginator import Paginator
-from django.db import InterfaceError, OperationalError, connection, models
-from django.http import Http404, HttpRequest, StreamingHttpResponse
+from django.db import connection, models
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin
@@ -21,6 +22,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.views import ChangeList
 
 from positions.books import is_book
+from tradingsite.kit.database import is_database_away
 from tradingsite.kit.export import AT_ONCE, csv_of, parquet_of
 from tradingsite.kit.readable import NOT_KNOWN, readable, table
 
@@ -109,10 +111,9 @@ class ListAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """A list that is shown whole, as Django has it, where its address or a choice of its rows means nothing."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """No regular expressions: a broken one would be an error of the database, a slow one a burden to it. No parts
-        of dates, which nothing here asks for: Django takes a month of 99 for a mistake of ours."""
-        parts = {"regex", "iregex", "year", "month", "day"}
-        return parts.isdisjoint(lookup.split("__")) and bool(super().lookup_allowed(lookup, value, request))
+        """No regular expressions: a slow one is a burden to the database."""
+        is_regex = not {"regex", "iregex"}.isdisjoint(lookup.split("__"))
+        return not is_regex and bool(super().lookup_allowed(lookup, value, request))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """No row has a NUL in its key; PostgreSQL would refuse to look for it."""
@@ -126,15 +127,23 @@ class ListAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             chosen = self.model._default_manager.filter(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME))
             chosen.exists()  # no query where none is chosen
             return super().get_changelist_instance(request)
-        except (SuspiciousOperation, InterfaceError, OperationalError):  # refused, or the database is away
-            raise
-        except IncorrectLookupParameters:
+        except (SuspiciousOperation, IncorrectLookupParameters):
             raise
         except Exception as error:
-            if not (set(request.GET) - {ERROR_FLAG} or request.POST):
+            if is_database_away(error) or not (set(request.GET) - {ERROR_FLAG} or request.POST):
                 raise
-            log.warning("filter_means_nothing", address=request.get_full_path(), error=repr(error))
+            log.warning("filter_means_nothing", address=request.get_full_path(), exc_info=True)
             raise IncorrectLookupParameters from error
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Who is sent to the whole list, at ERROR_FLAG and nothing else, is told why."""
+        filters = request.GET.copy()
+        if filters.pop(ERROR_FLAG, None) and filters:
+            return redirect(f"{request.path}?{filters.urlencode()}")
+        answer: HttpResponse = super().changelist_view(request, extra_context)
+        if answer.get("Location", "").endswith(f"?{ERROR_FLAG}=1"):
+            messages.warning(request, "That filter means nothing here: all rows are shown.")
+        return answer
 
 
 class TableAdmin(ListAdmin):

@@ -6,11 +6,13 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.views import exception_handler
+
+from tradingsite.kit.database import is_database_away
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -19,14 +21,6 @@ class DatabaseAway(APIException):
     status_code = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "database_away"
     default_detail = "The database does not answer: ask again. /readyz says more."
-
-
-def is_database_away(error: BaseException | None) -> bool:
-    """Whether the database does not answer. SQLite has no class of error of its own for a file that is none of its."""
-    if isinstance(error, InterfaceError | OperationalError):
-        return True
-    named = getattr(getattr(error, "__cause__", None), "sqlite_errorname", "")
-    return named.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
 
 
 def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> HttpResponse:
