@@ -1,6 +1,6 @@
 """The kill switch: a file for each book, so that it works without a database and survives a restart."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -28,16 +28,17 @@ def _path(book: str) -> Path:
     return Path(settings.VAR_DIR, "halted", f"{folder_name(book)}.json")
 
 
-def halt(book: str, halt: Halt) -> Halt:
-    """In force with the next tick, as it is given back: where open trades are being closed that goes on until
-    `resume`, whatever a later halt says. Raises OSError, which names the file: nothing is halted then."""
+def halt(book: str, told: Halt) -> Halt:
+    """In force with the next tick, as it is given back: where open trades are being closed that stands until `resume`,
+    whatever a later halt says, unless both come in the same moment. Raises OSError, which names the file: nothing is
+    halted then."""
     path, before = _path(book), halted(book)
-    if before and before.flatten:
-        halt = replace(halt, flatten=True)
+    if before and before.flatten and not told.flatten:
+        return before
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, orjson.dumps(asdict(halt)))
-    log.warning("halted", book=book, by=halt.by, reason=halt.reason, flatten=halt.flatten)
-    return halt
+    write_whole(path, orjson.dumps(asdict(told)))
+    log.warning("halted", book=book, by=told.by, reason=told.reason, flatten=told.flatten)
+    return told
 
 
 def resume(book: str, by: str) -> bool:

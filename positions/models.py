@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from positions.words import (
+    LONGEST_REASON,
     ExitReason,
     ExitStatus,
     Feed,
@@ -491,7 +492,7 @@ class Instruction(models.Model):
     side = word_field(Side, null=True, help_text="of a signal")
     stop = price_field(null=True, help_text="of a signal, dollars a share")
     target = price_field(null=True, help_text="of a signal, dollars a share")
-    reason = models.CharField(max_length=200, blank=True, help_text="in the words of who asked")
+    reason = models.CharField(max_length=LONGEST_REASON, blank=True, help_text="in the words of who asked")
     asked_by = models.CharField(max_length=150)
     asked_at = models.DateTimeField()
     expires_at = models.DateTimeField()

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+LONGEST_REASON = 200  # characters in which people say why they halt, close or send
 #: A symbol that is traded, as people and programs write it to us.
 SYMBOL = r"[A-Z][A-Z0-9.-]{0,15}"
 

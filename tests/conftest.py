@@ -10,11 +10,12 @@ from django.conf import settings
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """The suite as a whole is spread over the cores. What is asked for by name or marker runs in this process: figures
     are measured alone, and -s shows them."""
-    return 0 if asked_by_name(config) else None
+    return None if is_whole_suite(config) else 0
 
 
-def asked_by_name(config: pytest.Config) -> bool:
-    return bool(config.option.file_or_dir) or config.option.markexpr != "not slow"
+def is_whole_suite(config: pytest.Config) -> bool:
+    asked = config.option
+    return not asked.file_or_dir and not asked.keyword and asked.markexpr == "not slow"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The whole suite on PostgreSQL leaves out what on any database is the same: tests of the lower floors that touch
     none, and ran on SQLite."""
-    if asked_by_name(config) or settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    if not is_whole_suite(config) or settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         return
     kept = [item for item in items if item.path.parent.name not in {"ml", "positions"} or touches_database(item)]
     config.hook.pytest_deselected(items=[*set(items) - set(kept)])

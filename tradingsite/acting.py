@@ -26,7 +26,7 @@ from positions.books import NAME, is_at_alpaca
 from positions.halting import Halt, halt, halted, resume
 from positions.instructions import Asked, Plan, ask_close, ask_signal
 from positions.models import LIVE_STATUSES, Instruction, Trade
-from positions.words import SYMBOL, Side
+from positions.words import LONGEST_REASON, SYMBOL, Side
 from tradingsite.idempotency import HEADER, KEY, Answer, Contradiction, answered, keyed, once
 from tradingsite.kit.api import StrictView, serializer_of
 from tradingsite.kit.fields import NumberField, PatternField, PriceField, StrictSerializer, SwitchField, TextField
@@ -64,7 +64,7 @@ class BookSerializer(StrictSerializer):
 
 
 class HaltSerializer(BookSerializer):
-    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
+    reason = TextField(max_length=LONGEST_REASON, trim_whitespace=False, allow_blank=True, default="")
     flatten = SwitchField(default=False, help_text="Close every open trade that the rules watch, too.")
 
 
@@ -80,7 +80,7 @@ class HaltedSerializer(serializers.Serializer[Any]):
 
 
 class CloseSerializer(StrictSerializer):
-    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
+    reason = TextField(max_length=LONGEST_REASON, trim_whitespace=False, allow_blank=True, default="")
 
 
 class SignalSerializer(StrictSerializer):
@@ -88,7 +88,7 @@ class SignalSerializer(StrictSerializer):
     side = serializers.ChoiceField([side.value for side in Side])
     stop = PriceField()
     target = PriceField()
-    reason = TextField(max_length=200, trim_whitespace=False, allow_blank=True, default="")
+    reason = TextField(max_length=LONGEST_REASON, trim_whitespace=False, allow_blank=True, default="")
     idempotency_key = PatternField(KEY, required=False, help_text=f"For who cannot send the header {HEADER}.")
     secret = TextField(
         max_length=256, trim_whitespace=False, required=False, help_text="An API token, for who cannot send the header."

@@ -72,8 +72,8 @@ def audit(
     }
     if not rows:
         raise NothingToAudit(f"book {book} has no features of {day}")
-    asked = Instruction.objects.filter(book=book, kind=InstructionKind.SIGNAL).values_list("signal_key", flat=True)
-    stored = {key: rows[key] for key in rows.keys() - set(asked)}
+    by_api = Instruction.objects.filter(book=book, kind=InstructionKind.SIGNAL, signal_key__in=rows)
+    stored = {key: rows[key] for key in rows.keys() - set(by_api.values_list("signal_key", flat=True))}
     if not stored:
         raise NothingToAudit(f"every signal of book {book} on {day} came by the API")
     known = recomputed(book, day, strategy, first_seen, session_read)

@@ -117,20 +117,19 @@ def _measured(value: float | None, unit: str) -> str:
 def _last(
     book: str, stored: list[Performance], leases: list[WorkerLease], now: datetime
 ) -> tuple[Performance | None, bool]:
-    """The book's last session, and whether it still runs: of an account today's from its open on, if anything is known
-    of it, as it stands while it runs or is not stored yet; else the last that is stored."""
+    """The book's last session, and whether it still runs. An account's is put into figures as it stands: its report is
+    written later, or before its end, or never."""
     last = stored[0] if stored else None
-    today = session_of(now.astimezone(NEW_YORK).date()) if is_at_alpaca(book) else None
-    if today is None or now < today.open:
+    if not is_at_alpaca(book):
         return last, False
-    is_running = now < today.close
-    if last is not None and last.session == today.day and not is_running:
+    tracker, today = PerformanceTracker(book), session_of(now.astimezone(NEW_YORK).date())
+    day = tracker.last_session()
+    if today and now >= today.open and _has_seen(today.day, leases):
+        day = today.day
+    if day is None or (last and day < last.session):
         return last, False
-    tracker = PerformanceTracker(book)
-    record = tracker.read(today.day, today.day).get(today.day)
-    if record is None and not _has_seen(today.day, leases):
-        return last, False
-    return tracker.figures(record or SessionRecord(today.day)), is_running
+    is_running = bool(today and day == today.day and now < today.close)
+    return tracker.figures(tracker.read(day, day).get(day) or SessionRecord(day)), is_running
 
 
 def _has_seen(day: date, leases: list[WorkerLease]) -> bool:

@@ -36,12 +36,15 @@ def halting(request: HttpRequest) -> HttpResponse:
     try:
         if action == "resume":
             resume(book, who)
+            done = f"Entries of {book} are allowed again."
         else:
-            halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
+            stands = halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
+            closing = " and its open trades are closed" if stands.flatten else "; its open trades go on"
+            done = f"Entries of {book} are halted by {stands.by}{closing}."
     except OSError as error:
         messages.error(request, f"NOT done, {action} {book}: {error}. Orders and positions are at Alpaca's own page.")
         return page
-    messages.success(request, f"Done: {action} {book}.")
+    messages.success(request, done)
     return page
 
 

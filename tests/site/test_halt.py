@@ -55,7 +55,7 @@ def test_closing_goes_on_until_resume_whatever_a_later_halt_says(capsys: Any) ->
     assert "its open trades are closed" in capsys.readouterr().out.splitlines()[-1]
     told = halted("paper:1")
     assert told is not None
-    assert (told.reason, told.flatten) == ("and stay out", True)
+    assert (told.reason, told.flatten) == ("close all", True)
     call_command("resume", "--book", "paper:1")
     call_command("halt", "--book", "paper:1")
     assert "its open trades go on" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_on_the_dashboard_a_mistyped_name_is_refused(owner_client: Client) -> No
     for action in ("halt", "flatten", "resume"):
         page = owner_client.post("/halting/", {"book": "paper:12", "action": action}, follow=True).content.decode()
         assert "There is no book paper:12 here; there are: paper:1." in page
-        assert f"Done: {action}" not in page
+        assert "Entries of paper:1 are" not in page
     assert halted("paper:12") is None
 
 
@@ -178,6 +178,8 @@ def test_on_the_dashboard_a_mistyped_name_is_refused(owner_client: Client) -> No
 def test_on_the_dashboard_it_is_pressed_and_shown(owner_client: Client) -> None:
     page = owner_client.post("/halting/", {"book": "paper:1", "action": "flatten"}, follow=True).content.decode()
     assert "Halted by" in page
+    page = owner_client.post("/halting/", {"book": "paper:1", "action": "halt"}, follow=True).content.decode()
+    assert "Entries of paper:1 are halted by ada and its open trades are closed." in page
     assert "and open trades are closed" in page
     owner_client.post("/halting/", {"book": "paper:1", "action": "resume"})
     assert halted("paper:1") is None

@@ -108,6 +108,7 @@ class TestTrade:
         candles, _, stop, *_ = page.context["figures"]["candles"]["data"]
         assert datetime.fromisoformat(candles["x"][-1]) - datetime.fromisoformat(stop["x"][0]) > timedelta(hours=2)
         assert stop["x"] == sorted(stop["x"])
+        assert datetime.fromisoformat(stop["x"][-1]) - datetime.fromisoformat(stop["x"][0]) < timedelta(hours=6.6)
 
     def test_it_takes_as_many_queries_after_ten_trades_as_after_one(
         self, rows: Trade, owner_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
@@ -183,6 +184,13 @@ class TestPromotion:
         serving = champion("simulated")
         assert serving is not None
         assert serving.promotion_reason == "beats geometry"
+
+    @pytest.mark.parametrize("shown", ["9" * 5000, "x", "0"])
+    def test_a_champion_that_cannot_have_been_shown_is_none(
+        self, shown: str, passed: MLModel, owner_client: Client
+    ) -> None:
+        owner_client.post(address("ml_mlmodel_promote", passed.pk), {"why": "beats geometry", "serving": shown})
+        assert champion("simulated") == passed
 
     def test_without_a_reason_nothing_changes_and_it_says_why(self, passed: MLModel, owner_client: Client) -> None:
         answer = owner_client.post(address("ml_mlmodel_promote", passed.pk), {"why": " "}, follow=True)

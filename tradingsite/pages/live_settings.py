@@ -23,7 +23,6 @@ from tradingsite.kit.readable import rows_table
 
 #: How the admin's log tells which settings were changed, for what the drift check changes.
 STEPPED_DOWN = json.dumps([{"changed": {"fields": ["PREDICTION_MODE: filter to shadow"]}}])
-MAY_CHANGE = Permission.objects.filter(content_type__app_label="constance", codename="change_config")
 #: So many changes are shown.
 MOST = 200
 
@@ -89,11 +88,11 @@ class LiveSettingsAdmin(ConstanceAdmin):  # type: ignore[misc]  # constance has 
     change_list_form = LiveSettingsForm
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Of two who save what both have seen, the second is told: whoever saves holds a row that all need for it."""
+        """Two who save do so one after the other, for each locks one row: the second is told of the first."""
         if request.method != "POST":
             return self._page(request, extra_context)
         with transaction.atomic():
-            MAY_CHANGE.select_for_update().get()
+            Permission.objects.select_for_update().get(content_type__app_label="constance", codename="change_config")
             return self._page(request, extra_context)
 
     def _page(self, request: HttpRequest, extra_context: dict[str, Any] | None) -> HttpResponse:

@@ -84,7 +84,7 @@ class ModelPage(MLModelAdmin):
         """Two models by their keys, `one` and `other`."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        one, other = (self._model(request.GET.get(name, "")) for name in ("one", "other"))
+        one, other = (self._model(_key(request.GET.get(name, ""))) for name in ("one", "other"))
         return self._page(request, "tradingsite/compare.html", "Two models", pair=side_by_side(one, other))
 
     def promote_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -93,9 +93,7 @@ class ModelPage(MLModelAdmin):
         self._may_change(request)
         model = self._model(pk)
         if request.method == "POST":
-            given = request.POST.get("serving", "")
-            seen = int(given) if given.isdecimal() else None
-            act = partial(promote, model, model.book, seen=seen)
+            act = partial(promote, model, model.book, seen=_key(request.POST.get("serving", "")) or None)
             return self._done(request, model, "promote", act)
         return self._confirm(request, model, on_duty(model.book).champion, verb="Promote", book=model.book)
 
@@ -114,9 +112,8 @@ class ModelPage(MLModelAdmin):
         if not request.user.has_perm("ml.change_mlmodel"):
             raise PermissionDenied
 
-    def _model(self, pk: int | str) -> MLModel:
-        is_key = str(pk).isdecimal() and len(str(pk)) <= LONGEST_KEY
-        model = MLModel.objects.defer("artifact", "manifest").filter(pk=pk).first() if is_key else None
+    def _model(self, pk: int) -> MLModel:
+        model = MLModel.objects.defer("artifact", "manifest").filter(pk=pk).first()
         if model is None:
             raise Http404("No such model.")
         return model
@@ -154,6 +151,11 @@ class ModelPage(MLModelAdmin):
     def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
         shared = {**self.admin_site.each_context(request), "title": title, "opts": MLModel._meta}
         return render(request, template, {**shared, **context})
+
+
+def _key(text: str) -> int:
+    """The number that was given; 0, which is no row's key, for anything else."""
+    return int(text) if text.isdecimal() and len(text) <= LONGEST_KEY else 0
 
 
 def model_page(model: MLModel, *, may_promote: bool) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from typing import Any
 from django.conf import settings
 
 from positions.halting import Halt, halt
+from positions.words import LONGEST_REASON
 from tradingsite.kit.command import SiteCommand
 from tradingsite.kit.json_file import write_json
 from tradingsite.kit.options import book_name
 from tradingsite.kit.terminal import console, user_name
 from tradingsite.known_books import NOT_CHECKED, was_checked
-
-LONGEST_REASON = 200  # as the API has it
 
 
 def _kept(reason: str) -> str:
