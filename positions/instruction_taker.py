@@ -37,9 +37,9 @@ class InstructionTaker:
         self._loop = loop
         self._begun: list[Instruction] = []
 
-    def carry_out(self, now: datetime, session: Session | None) -> None:
-        """Take what waits, and go on with what has begun. `now` is the market's time. Without a database nothing is
-        taken, and what waits expires."""
+    def carry_out(self, now: datetime, session: Session) -> None:
+        """Take what waits, and go on with what has begun. `now` is the market's time, `session` the one that is open or
+        comes next. Without a database nothing is taken, and what waits expires."""
         try:
             taken = [*self._begun, *self._claimed(datetime.now(UTC))]
         except (OperationalError, InterfaceError):
@@ -64,8 +64,8 @@ class InstructionTaker:
                 claimed.append(instruction)
         return claimed
 
-    def _go_on(self, instruction: Instruction, now: datetime, session: Session | None) -> None:
-        if session is None or not session.open <= now < session.close:
+    def _go_on(self, instruction: Instruction, now: datetime, session: Session) -> None:
+        if not session.open <= now < session.close:
             answer: Answer | None = _refused("market_closed")
         elif instruction.kind == InstructionKind.CLOSE:
             answer = self._close(instruction)

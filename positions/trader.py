@@ -153,7 +153,7 @@ class Trader:
         updates: TradeUpdates,
         isolation: Isolation,
         reconcile: Callable[[datetime], None],
-        carry_out: Callable[[datetime, Session | None], None],
+        carry_out: Callable[[datetime, Session], None],
         *,
         sessions: int | None = None,
         ticks: int | None = None,
@@ -308,7 +308,7 @@ class Trader:
             self._leave_by_the_clock(now, session)
             self._leave_if_told(now, session)
         with self._isolation.of(Work("instructions")):
-            self._carry_out(now, self._session)
+            self._carry_out(now, session)
         if self._ticks_left and self._has_caught_up(now):
             self._ticks_left -= 1
         pulse = self._pulse

@@ -11,11 +11,13 @@ from django.db import OperationalError, connection
 from positions.instruction_taker import InstructionTaker
 from positions.instructions import LIFETIME, Asked, Plan, ask_close, ask_signal
 from positions.isolation import Isolation
+from positions.market.calendar import Session
 from positions.models import Instruction, PositionExit, Trade
 from positions.rules import RiskSettings
 from positions.strategy import OnlyWatching, Opinion
+from positions.trader import next_session
 from positions.words import ExitReason, Side, TradeStatus
-from tests.positions.stage import FLAT, Stage
+from tests.positions.stage import FLAT, START, Stage
 from tests.positions.world import MINUTE, NO_BAR
 
 pytestmark = pytest.mark.django_db
@@ -43,8 +45,8 @@ class Desk:
     def close(self) -> Instruction:
         return ask_close(Trade.objects.latest("signal_at"), by_ada())
 
-    def look(self, session: object = ...) -> None:
-        self.taker.carry_out(self.stage.now, self.stage.session if session is ... else session)
+    def look(self, session: Session | None = None) -> None:
+        self.taker.carry_out(self.stage.now, session or self.stage.session)
 
     def told(self, instruction: Instruction) -> tuple[str, str]:
         self.look()
@@ -95,7 +97,7 @@ def test_without_a_market_to_judge_by_nothing_is_considered() -> None:
     desk.stage.now += 3 * MINUTE
     assert desk.told(desk.ask()) == ("refused", "no_bar")
     closed = desk.ask()
-    desk.look(session=None)
+    desk.look(next_session(START + timedelta(days=1)))
     closed.refresh_from_db()
     assert (closed.state, closed.answer) == ("refused", "market_closed")
     assert not desk.stage.listener.decisions

@@ -206,6 +206,18 @@ def test_while_history_is_downloaded_who_is_told_to_leave_leaves(settings, tmp_p
     assert claimed.rule == ExitReason.MANUAL
 
 
+def test_while_history_is_downloaded_what_is_asked_for_finds_the_session_open(settings, tmp_path):
+    settings.VAR_DIR = tmp_path
+    stage, asked = Stage(store=MemoryStore("simulated")), []
+    trader = trader_of(stage)
+    trader._broker = SimpleNamespace(requests_sent=0)
+    trader._carry_out = lambda now, session: asked.append(session.open <= now < session.close)
+    session = next_session(START)
+    trader._tick(session.open + timedelta(hours=1))
+    trader._tick(session.close)
+    assert asked == [True, False]
+
+
 def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
     stage = Stage(store=MemoryStore("simulated"))
     trader, opened = trader_of(stage), stage.session.open
