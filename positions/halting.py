@@ -23,6 +23,11 @@ class Halt:
     reason: str = ""
     flatten: bool = False
 
+    @property
+    def extent(self) -> str:
+        """What is to become of open trades: nobody here closes anything, `trade` does."""
+        return "open trades are to be closed by trade, in market hours" if self.flatten else "open trades go on"
+
 
 def _path(book: str) -> Path:
     return Path(settings.VAR_DIR, "halted", f"{folder_name(book)}.json")
@@ -56,6 +61,8 @@ def halted(book: str) -> Halt | None:
     path = _path(book)
     try:
         told = orjson.loads(path.read_bytes())
+        if not isinstance(told["flatten"], bool):
+            raise ValueError("flatten is neither true nor false")
         return Halt(**{**told, "at": datetime.fromisoformat(told["at"])})
     except FileNotFoundError:
         return None

@@ -16,8 +16,11 @@ from tradingsite.environment import BadEnvironment
 from tradingsite.kit.database import is_sqlite_out_of_reach
 from tradingsite.kit.options import BAD_CONFIGURATION, INTERRUPTED, NO_DATABASE
 
-#: The disk is full, read-only or somebody else's.
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+#: The disk is full, read-only or somebody else's, or a file is where a folder should be.
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+}
 
 # Classes of SQLSTATE: connection, authorisation, unknown database, resources, server shutting down or starting.
 POSTGRESQL_OUT_OF_REACH = ("08", "28", "3D", "53", "57P")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -122,6 +122,7 @@ def _last(
     last = stored[0] if stored else None
     if not is_at_alpaca(book):
         return last, False
+    now = _market_time(leases, now)
     tracker, today = PerformanceTracker(book), session_of(now.astimezone(NEW_YORK).date())
     day = tracker.last_session()
     if today and now >= today.open and _has_seen(today.day, leases):
@@ -130,6 +131,14 @@ def _last(
         return last, False
     is_running = bool(today and day == today.day and now < today.close)
     return tracker.figures(tracker.read(day, day).get(day) or SessionRecord(day)), is_running
+
+
+def _market_time(leases: list[WorkerLease], now: datetime) -> datetime:
+    """A simulated Alpaca has a time of its own, which its last bar tells."""
+    if not settings.ALPACA_TRADING_URL:
+        return now
+    bars = (lease.last_bar_at for lease in leases if lease.name == TRADING)
+    return max((bar + timedelta(minutes=1) for bar in bars if bar), default=now)
 
 
 def _has_seen(day: date, leases: list[WorkerLease]) -> bool:

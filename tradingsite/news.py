@@ -103,7 +103,7 @@ def halt(book: str, now: datetime) -> News:
     told = halted(book)
     if told is None:
         return News(NewsKind.HALT, "halt", "resumed", "Entries are allowed again", now, good=True)
-    closing = ", and open trades are closed" if told.flatten else ""
+    closing = f"; {told.extent}" if told.flatten else ""
     text = f"Entries are blocked by {told.by}{closing}{told.reason and ': '}{told.reason}"
     return News(NewsKind.HALT, "halt", f"halted {told.at.isoformat()}", text, told.at)
 

@@ -39,8 +39,7 @@ def halting(request: HttpRequest) -> HttpResponse:
             done = f"Entries of {book} are allowed again."
         else:
             stands = halt(book, Halt(who, timezone.now(), "on the dashboard", action == "flatten"))
-            closing = " and its open trades are closed" if stands.flatten else "; its open trades go on"
-            done = f"Entries of {book} are halted by {stands.by}{closing}."
+            done = f"Entries of {book} are halted by {stands.by}; {stands.extent}."
     except OSError as error:
         messages.error(request, f"NOT done, {action} {book}: {error}. Orders and positions are at Alpaca's own page.")
         return page

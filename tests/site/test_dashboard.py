@@ -145,6 +145,17 @@ def test_a_session_without_a_signal_yet_is_shown_once_the_process_that_trades_ha
     assert "after fees, 0 closed trades" in page
 
 
+def test_at_a_simulated_alpaca_the_last_bar_says_whether_the_session_runs(owner_client: Client, settings: Any) -> None:
+    settings.ALPACA_TRADING_URL = "http://127.0.0.1:9000"
+    lease = lease_of(closed_today(), TEN, last_bar_at=TEN)
+    page = text(owner_client, book="paper:1")
+    assert "Session of 2024-01-03 so far" in page
+    assert "after fees, 1 closed trade" in page
+    lease.last_bar_at = CLOSE - timedelta(minutes=1)
+    lease.save()
+    assert "Last session: 2024-01-03, closed" in text(owner_client, book="paper:1")
+
+
 def test_a_simulated_book_shows_its_last_session_whatever_the_day(
     owner_client: Client, at: Callable[[datetime], None]
 ) -> None:

@@ -37,7 +37,7 @@ def folder(settings: Any, tmp_path: Path) -> Path:
 @pytest.mark.django_db
 def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
     call_command("halt", "--book", "paper:1", "--reason", "news", "--flatten")
-    assert "its open trades are closed" in capsys.readouterr().out
+    assert "open trades are to be closed by trade" in capsys.readouterr().out
     told = halted("paper:1")
     assert told is not None
     assert (told.reason, told.flatten) == ("news", True)
@@ -52,13 +52,13 @@ def test_a_halt_lasts_until_resume_and_is_one_books_own(capsys: Any) -> None:
 def test_closing_goes_on_until_resume_whatever_a_later_halt_says(capsys: Any) -> None:
     call_command("halt", "--book", "paper:1", "--reason", "close all", "--flatten")
     call_command("halt", "--book", "paper:1", "--reason", "and stay out")
-    assert "its open trades are closed" in capsys.readouterr().out.splitlines()[-1]
+    assert "open trades are to be closed by trade" in capsys.readouterr().out.splitlines()[-2]
     told = halted("paper:1")
     assert told is not None
     assert (told.reason, told.flatten) == ("close all", True)
     call_command("resume", "--book", "paper:1")
     call_command("halt", "--book", "paper:1")
-    assert "its open trades go on" in capsys.readouterr().out
+    assert "open trades go on" in capsys.readouterr().out
 
 
 @pytest.mark.django_db
@@ -126,10 +126,13 @@ def test_what_cannot_be_written_is_told_as_not_done(
 
 def test_a_file_that_cannot_be_read_blocks(folder: Path) -> None:
     call_command("halt", "--book", "paper:1")
-    (folder / "halted" / "paper-1.json").write_text("{")
-    told = halted("paper:1")
-    assert told is not None
-    assert "cannot be read" in told.reason
+    path = folder / "halted" / "paper-1.json"
+    for content in ("{", path.read_text().replace("false", '"false"')):
+        path.write_text(content)
+        told = halted("paper:1")
+        assert told is not None
+        assert "cannot be read" in told.reason
+        assert not told.flatten
 
 
 @pytest.mark.django_db
@@ -179,8 +182,8 @@ def test_on_the_dashboard_it_is_pressed_and_shown(owner_client: Client) -> None:
     page = owner_client.post("/halting/", {"book": "paper:1", "action": "flatten"}, follow=True).content.decode()
     assert "Halted by" in page
     page = owner_client.post("/halting/", {"book": "paper:1", "action": "halt"}, follow=True).content.decode()
-    assert "Entries of paper:1 are halted by ada and its open trades are closed." in page
-    assert "and open trades are closed" in page
+    assert "Entries of paper:1 are halted by ada; open trades are to be closed by trade, in market hours." in page
+    assert "open trades are to be closed" in page
     owner_client.post("/halting/", {"book": "paper:1", "action": "resume"})
     assert halted("paper:1") is None
     assert owner_client.post("/halting/", {"book": "x", "action": "halt"}).status_code == 400

@@ -154,7 +154,7 @@ def test_a_halt_and_its_end_are_told_at_once_and_each_once(service: Service) -> 
     halting.halt(BOOK, halting.Halt("bob", NOW + SECOND))
     notifier.look()
     assert service.lines == [
-        "Entries are blocked by ada, and open trades are closed: the news.",
+        "Entries are blocked by ada; open trades are to be closed by trade, in market hours: the news.",
         "Entries are allowed again.",
         "Entries are blocked by bob.",
     ]

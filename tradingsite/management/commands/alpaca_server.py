@@ -98,6 +98,8 @@ def _feed(options: dict[str, Any]) -> "Callable[[], ReplayFeed]":
     from positions.market.feeds.simulated import SimulatedMarket
 
     if options["bars"] is None:
+        if options["first"] or options["last"]:
+            raise bad_input("--from and --to choose among sessions of --bars; an invented market has --sessions.")
         return lambda: SimulatedMarket(options["sessions"], options["seed"])
     feed = file_feed(options)
     return lambda: feed

@@ -42,8 +42,9 @@ class Command(SiteCommand):
         book = options["book"]
         checked = was_checked(book)
         told = halt(book, Halt(user_name(), datetime.now(UTC), options["reason"], options["flatten"]))
-        closing = " and its open trades are closed" if told.flatten else "; its open trades go on"
-        console().print(f"Entries of {book} are blocked until `resume`{closing}.", soft_wrap=True)
+        console().print(f"Entries of {book} are blocked until `resume`; {told.extent}.", soft_wrap=True)
+        if told.flatten:
+            console().print("Where no trade runs, close them at Alpaca's own page.", soft_wrap=True)
         if not checked:
             console().print(NOT_CHECKED, soft_wrap=True)
         if options["json"]:
