@@ -394,9 +394,9 @@ class Trader:
     def _tell_state(self, now: datetime) -> None:
         feed = self._feed
         is_open = self._session is not None and self._session.open <= now < self._session.close
-        self._tell("trade updates", self._updates.trouble(now) if is_open and self._desk.store.live else "")
         silent = is_open and now - self._last_bar_at >= BARS_STOPPED
         self._tell("bars", f"none since {self._last_bar_at:%H:%M} UTC" if silent else "", "bars_stopped", "bars_again")
+        self._tell("trade updates", self._updates.trouble if is_open and self._desk.store.live else "")
         self._tell("bar stream", feed.stream_problem if feed else "")
         self._tell("bars over REST", feed.rest_problem if feed else "")
         pulse, self._pulse = self._pulse, Pulse()

@@ -317,7 +317,7 @@ def _trade(screen: Console, book: str, at: Venue, held: Tenure, signals: Signals
         writer = FeatureWriter(settings.VAR_DIR / "journal", serving.explain)
         stack.callback(writer.close)
         wired = wire(book, at.feed, universe, options, leased, store, at.clock, writer, serving, isolation.of)
-        updates = TradeUpdates(at.access, at.clock, Event())
+        updates = TradeUpdates(at.access, Event())
         desk = replace(wired.desk, is_halted=lambda: halted(book) is not None)
         desk.exits.active, desk.breakeven.active = work.exits, work.breakeven
         reconciler = Reconciler(

@@ -63,8 +63,6 @@ ORDERS_A_PAGE, ACTIVITIES_A_PAGE = 500, 100
 SYMBOLS_A_REQUEST = 100
 #: Orders are listed by the time of their submission, which may lie a little before their creation.
 SUBMITTED_BEFORE = timedelta(seconds=1)
-#: A stream of trade updates that has said nothing for so long may be dead.
-LONGEST_SILENCE = timedelta(minutes=10)
 #: Replacements that are followed from one order; more are a circle.
 LONGEST_CHAIN = 100
 
@@ -451,13 +449,16 @@ class AlpacaBroker:
 
 class TradeUpdates:
     """Sets `wake` whenever Alpaca's stream says that something happened to an order, and after every connection: what
-    happened before it is not told. It reconnects by itself until `stop`; its thread dies with the process."""
+    happened before it is not told. It reconnects by itself until `stop`; its thread dies with the process.
 
-    def __init__(self, access: TradingAccess, clock: Clock, wake: Event) -> None:
+    `trouble`: why it is not connected, "" while it is. Silence is no trouble: orders may rest for hours, and a
+    connection whose pings are not answered is lost (the SDK pings every 10 s and waits for 180).
+    """
+
+    def __init__(self, access: TradingAccess, wake: Event) -> None:
         self.wake = wake
-        self._access, self._clock = access, clock
-        self._heard_at: datetime | None = None
-        self._problem = "not connected yet"
+        self.trouble = "not connected yet"
+        self._access = access
         self._stopping = Event()
         self._stream: TradingStream | None = None
 
@@ -481,27 +482,15 @@ class TradeUpdates:
         if self._stream is not None:
             alpaca_streams.end(self._stream)
 
-    def trouble(self, now: datetime) -> str:
-        """Why the stream is not to be relied on, "" if it is. In market hours, silence is trouble too."""
-        heard_at = self._heard_at
-        if heard_at is None:
-            return self._problem
-        if now - heard_at > LONGEST_SILENCE:
-            return f"no trade update for {(now - heard_at).total_seconds():.0f} s"
-        return ""
-
     async def _on_update(self, update: Any) -> None:
-        self._heard_at = self._clock.now()
         self.wake.set()
 
     def _on_connected(self) -> None:
-        self._heard_at = self._clock.now()
+        self.trouble = ""
         self.wake.set()
 
     def _on_lost(self, problem: str) -> None:
-        if problem or self._heard_at is not None:
-            self._problem = problem or "the connection was lost"
-        self._heard_at = None
+        self.trouble = problem or self.trouble or "the connection was lost"
 
 
 def _body(request: OrderRequest) -> dict[str, Any]:

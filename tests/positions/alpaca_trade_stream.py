@@ -32,6 +32,14 @@ class AlpacaTradeStream(ServerThread):
         """Drop every listener without a closing handshake."""
         self._run(self._drop())
 
+    def fall_silent(self) -> None:
+        """Read no more from any listener, so that not even a ping is answered."""
+        self._run(self._stop_reading())
+
+    async def _stop_reading(self) -> None:
+        for connection in self._listening:
+            connection.transport.pause_reading()
+
     async def _stream(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         assert connection.request.path == "/stream"

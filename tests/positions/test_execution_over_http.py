@@ -279,7 +279,7 @@ def test_a_broker_that_refuses_everything_leaves_the_stop_where_it_is_and_the_ex
 @pytest.mark.parametrize(("fault", "count"), [(Fault.SILENT, None), (Fault.DUPLICATE, None), (Fault.DROPPED, 2)])
 def test_a_stream_that_is_silent_double_or_broken_changes_nothing(desk, fault, count):
     access = TradingAccess("key", "secret", origin=desk.alpaca.origin)
-    updates = TradeUpdates(access, desk.clock, threading.Event())
+    updates = TradeUpdates(access, threading.Event())
     updates.start()
     try:
         assert updates.wake.wait(5), "it connects"

@@ -76,7 +76,7 @@ class Crowd:
         self.desk, self.loop, self.isolation = desk, TradingLoop(desk), isolation
         self.trader = Trader(
             desk, self.loop, self.broker, self.clock, tenure, SimpleNamespace(stored=None),
-            TradeUpdates(access, self.clock, Event()), isolation, reconciler.reconcile,
+            TradeUpdates(access, Event()), isolation, reconciler.reconcile,
             InstructionTaker(desk, self.loop).carry_out,
         )  # fmt: skip
         past = BarHistory()

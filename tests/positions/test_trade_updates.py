@@ -1,16 +1,12 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from positions.broker.alpaca import LONGEST_SILENCE, TradeUpdates, TradingAccess
-from positions.clock import ReplayClock
+from positions.broker.alpaca import TradeUpdates, TradingAccess
 from tests.positions.alpaca_trade_stream import AlpacaTradeStream
 from tests.positions.alpaca_trading_server import KEY, SECRET
-
-NOW = datetime(2025, 5, 12, 14, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -20,14 +16,9 @@ def server() -> Iterator[AlpacaTradeStream]:
 
 
 @pytest.fixture
-def clock() -> ReplayClock:
-    return ReplayClock(NOW)
-
-
-@pytest.fixture
-def updates(server: AlpacaTradeStream, clock: ReplayClock) -> Iterator[TradeUpdates]:
-    updates = TradeUpdates(TradingAccess(KEY, SECRET, origin=server.origin), clock, threading.Event())
-    assert updates.trouble(NOW) == "not connected yet"
+def updates(server: AlpacaTradeStream) -> Iterator[TradeUpdates]:
+    updates = TradeUpdates(TradingAccess(KEY, SECRET, origin=server.origin), threading.Event())
+    assert updates.trouble == "not connected yet"
     updates.start()
     wait_for(lambda: server.listeners == 1)
     yield updates
@@ -58,25 +49,29 @@ def test_an_update_of_whatever_kind_wakes_and_so_does_its_repetition(
         assert woken(updates)
 
 
-def test_silence_is_noticed_and_ended_by_an_update(
-    server: AlpacaTradeStream, updates: TradeUpdates, clock: ReplayClock
+def test_a_quiet_stream_is_no_trouble_while_its_pings_are_answered_and_is_lost_when_they_are_not(
+    server: AlpacaTradeStream, updates: TradeUpdates
 ) -> None:
     woken(updates)
-    assert updates.trouble(NOW + LONGEST_SILENCE) == ""
-    clock.sleep_until(NOW + LONGEST_SILENCE + timedelta(seconds=5))
-    assert updates.trouble(clock.now()) == "no trade update for 605 s"
-    server.update("new")
-    assert woken(updates)
-    assert updates.trouble(clock.now()) == ""
+    assert updates._stream is not None
+    assert updates._stream._websocket_params["ping_interval"], "the SDK asks whether the other end lives"
+    updates._stream._websocket_params = {"ping_interval": 0.05, "ping_timeout": 0.2, "close_timeout": 0.1}
+    server.disconnect()
+    wait_for(lambda: server.connections == 2 and server.listeners == 1)
+    time.sleep(0.5)
+    assert (updates.trouble, server.connections) == ("", 2)
+    server.fall_silent()
+    wait_for(lambda: updates.trouble == "the connection was lost")
+    server.disconnect()
 
 
 def test_a_lost_connection_is_told_made_anew_and_wakes(server: AlpacaTradeStream, updates: TradeUpdates) -> None:
     woken(updates)
     server.disconnect()
-    wait_for(lambda: updates.trouble(NOW) == "the connection was lost")
+    wait_for(lambda: updates.trouble == "the connection was lost")
     assert woken(updates)
     wait_for(lambda: server.connections == 2)
-    assert updates.trouble(NOW) == ""
+    assert updates.trouble == ""
 
 
 def test_messages_that_make_no_sense_do_not_end_it(server: AlpacaTradeStream, updates: TradeUpdates) -> None:
@@ -87,11 +82,11 @@ def test_messages_that_make_no_sense_do_not_end_it(server: AlpacaTradeStream, up
     assert woken(updates)
 
 
-def test_refused_keys_are_told(server: AlpacaTradeStream, clock: ReplayClock) -> None:
-    updates = TradeUpdates(TradingAccess(KEY, "wrong", origin=server.origin), clock, threading.Event())
+def test_refused_keys_are_told(server: AlpacaTradeStream) -> None:
+    updates = TradeUpdates(TradingAccess(KEY, "wrong", origin=server.origin), threading.Event())
     updates.start()
     try:
-        wait_for(lambda: updates.trouble(NOW) == "failed to authenticate")
+        wait_for(lambda: updates.trouble == "failed to authenticate")
         assert not updates.wake.is_set()
     finally:
         updates.stop()

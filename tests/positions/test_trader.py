@@ -221,7 +221,7 @@ def test_while_history_is_downloaded_what_is_asked_for_finds_the_session_open(se
 def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
     stage = Stage(store=MemoryStore("simulated"))
     trader, opened = trader_of(stage), stage.session.open
-    trader._updates = SimpleNamespace(trouble=lambda now: "")
+    trader._updates = SimpleNamespace(trouble="")
     trader._tenure = SimpleNamespace(renew=lambda **told: None)
     trader._session, trader._last_bar_at = stage.session, opened
     said = []
@@ -270,7 +270,7 @@ def test_the_first_bar_of_a_session_is_judged_by_the_last_close_of_the_history()
 def test_bars_that_were_kept_out_are_told_with_each_heartbeat_and_when_the_feed_is_left():
     stage = Stage(store=MemoryStore("simulated"))
     trader, told = trader_of(stage), []
-    trader._updates = SimpleNamespace(trouble=lambda now: "")
+    trader._updates = SimpleNamespace(trouble="")
     trader._tenure = SimpleNamespace(renew=lambda **state: told.append(state["quarantined_bars"]))
     access, clock = AlpacaAccess("key", "secret", Feed.IEX, "http://127.0.0.1:9"), stage.world.clock
     trader._tell_state(START)
