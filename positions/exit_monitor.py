@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any
 
 from positions import rules
+from positions.execution.trade_state import held_up_since
 from positions.isolation import Work
 from positions.market.indicators import IndicatorBank
 from positions.models import RuleNote, Trade
@@ -14,6 +15,7 @@ from positions.store import LiveTrade
 from positions.words import SIGN, ExitReason, Rule, RuleNoteKind, Side, TradeStatus, VolumeReference
 
 INTERVAL_SECONDS = 10
+HELD = (TradeStatus.OPEN, TradeStatus.EXITING)
 
 
 def position_view(trade: Trade) -> PositionView:
@@ -55,9 +57,7 @@ class ExitMonitor(Monitor):
         """Look once at every open trade. Returns at once if no bar has come in since the last look."""
         if not self._has_news():
             return
-        held = [
-            mine for mine in self._store.live.values() if mine.trade.status in (TradeStatus.OPEN, TradeStatus.EXITING)
-        ]
+        held = [mine for mine in self._store.live.values() if mine.trade.status in HELD]
         if not held:
             return
         settings, notes = self._settings(), list[RuleNote]()
@@ -155,21 +155,25 @@ class ExitMonitor(Monitor):
         return rules.check_momentum(position, market, settings)
 
     def watched(self, now: datetime) -> list[dict[str, Any]]:
-        """Every open trade as the rules see it at the last bar, ready for JSON: price, R to the stop, the rule that has
-        come furthest, and since when (ISO 8601) shares stand without a stop, None where none do."""
+        """Every trade with shares as the rules see it at the last bar, ready for JSON: price, R to the stop, the rule
+        that has come furthest or that it leaves by, and since when (ISO 8601) shares stand without a stop or its exit
+        is held up, None where that is not so."""
         settings = self._settings()
         return [
             self._seen_so(mine, settings, now)
             for mine in self._store.live.values()
-            if mine.trade.status == TradeStatus.OPEN and mine.trade.entered_at is not None
+            if mine.trade.status in HELD and mine.trade.entered_at is not None
         ]
 
     def _seen_so(self, mine: LiveTrade, settings: ExitSettings, now: datetime) -> dict[str, Any]:
-        unprotected = mine.unprotected_since
+        unprotected, held_up = mine.unprotected_since, held_up_since(mine) if mine.alarmed else None
         told: dict[str, Any] = {
             "signal_key": mine.trade.signal_key,
             "unprotected_since": unprotected.isoformat() if unprotected else None,
+            "held_up_since": held_up.isoformat() if held_up else None,
         }
+        if mine.exit is not None:
+            told["leaves_by"] = mine.exit.rule
         row = self._bank.row_of.get(mine.trade.symbol)
         close = float(self._bank.close[row]) if row is not None else float("nan")
         if row is None or not isfinite(close):

@@ -309,17 +309,34 @@ def _watch(book: str, leases: list[WorkerLease], now: datetime) -> Watch:
 
 
 def _standing(trade: Trade, watch: Watch) -> list[str]:
-    """Price, distance to the stop, the rule that has come furthest, and whether every share has a stop."""
+    """Price, distance to the stop, the rule that has come furthest or the way out, and whether every share has a
+    stop."""
     told = watch.told.get(trade.signal_key)
     if told is None:
         return [NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, watch.else_protected]
-    unprotected = told["unprotected_since"]
-    protected = (
-        f"NOT since {datetime.fromisoformat(unprotected).astimezone(NEW_YORK):%H:%M:%S}" if unprotected else "yes"
-    )
+    way, protected = _way_out(told), _protection(told)
     if "price" not in told:
-        return [NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, protected]
-    return [f"{told['price']:,.2f}", in_r(told["to_stop_r"]), f"{told['rule']}, {told['share']:.0%} there", protected]
+        return [NOT_KNOWN, NOT_KNOWN, way, protected]
+    return [f"{told['price']:,.2f}", in_r(told["to_stop_r"]), way, protected]
+
+
+def _way_out(told: dict[str, Any]) -> str:
+    if told.get("held_up_since"):
+        return f"exit held up since {_time(told['held_up_since'])}"
+    if told.get("leaves_by"):
+        return f"leaves by {told['leaves_by']}"
+    return f"{told['rule']}, {told['share']:.0%} there" if "rule" in told else NOT_KNOWN
+
+
+def _protection(told: dict[str, Any]) -> str:
+    """While an exit is held up nobody knows whether its stop, which was to be cancelled, still stands."""
+    if told["unprotected_since"]:
+        return f"NOT since {_time(told['unprotected_since'])}"
+    return "not known: look at the account" if told.get("held_up_since") else "yes"
+
+
+def _time(moment: str) -> str:
+    return f"{datetime.fromisoformat(moment).astimezone(NEW_YORK):%H:%M:%S}"
 
 
 def _open_trades(book: str, watch: Watch) -> SafeString:

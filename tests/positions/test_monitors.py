@@ -12,7 +12,7 @@ from positions.loop import TradingLoop
 from positions.market.bars import BarHistory, SessionBars
 from positions.market.calendar import Session
 from positions.models import PositionExit, Trade
-from positions.rules import ExitSettings, RiskSettings
+from positions.rules import ExitDecision, ExitSettings, RiskSettings
 from positions.strategy import Opinion
 from positions.words import ExitReason, Side, TradeStatus
 from tests.positions.stage import FLAT, Stage
@@ -306,3 +306,19 @@ def test_decisions_do_not_depend_on_the_order_of_positions():
         Trade.objects.all().delete()
     assert outcomes[0] == outcomes[1]
     assert [symbol for symbol, *_ in outcomes[0]] == ["KO"]
+
+
+def test_a_trade_that_is_leaving_is_told_of_with_its_price_and_since_when_its_exit_is_held_up():
+    stage = Stage()
+    trade = stage.enter()
+    mine = stage.world.store.live["KO"]
+    [told] = stage.exits.watched(stage.world.clock.now())
+    assert (told["held_up_since"], "leaves_by" in told) == (None, False)
+    stage.world.execution._send = lambda *_: iter(())  # nothing is heard of any order
+    stage.exits.execute_early_exit(mine, ExitDecision(ExitReason.MANUAL, {}))
+    assert trade.status == TradeStatus.EXITING
+    [told] = stage.exits.watched(stage.world.clock.now())
+    assert (told["price"], told["leaves_by"], told["held_up_since"]) == (FLAT[3], "manual", None)
+    mine.alarmed = "exit_held_up"
+    [told] = stage.exits.watched(stage.world.clock.now())
+    assert told["held_up_since"] == mine.exit.decided_at.isoformat()

@@ -251,6 +251,24 @@ def test_an_open_trade_is_shown_as_the_watching_process_saw_it_last(owner_client
     assert "NOT since 10:00:05" in text(owner_client, book="paper:1")
 
 
+def test_a_trade_that_is_leaving_shows_by_what_and_that_its_exit_is_held_up(owner_client: Client) -> None:
+    trade = TradeFactory(book="paper:1", still_open=True, r_multiple=None, status="exiting")
+    lease = lease_of(trade, timezone.now())
+    leaving = {"signal_key": trade.signal_key, "unprotected_since": None, "leaves_by": "session_close"}
+    lease.watched = [{**leaving, "held_up_since": None, "price": 101.5, "to_stop_r": 0.25}]
+    lease.save()
+    page = text(owner_client, book="paper:1")
+    assert "leaves by session_close" in page
+    assert "101.50" in page
+    assert ">yes</td>" in page
+    lease.watched = [{**leaving, "held_up_since": "2024-01-03T15:00:05+00:00"}]
+    lease.save()
+    page = text(owner_client, book="paper:1")
+    assert "exit held up since 10:00:05" in page
+    assert "not known: look at the account" in page
+    assert ">yes</td>" not in page
+
+
 def test_a_process_that_is_not_heard_of_any_more_says_nothing_of_prices_and_protection(owner_client: Client) -> None:
     trade = TradeFactory(book="paper:1", still_open=True, r_multiple=None)
     heard = timezone.now() - timedelta(hours=3)
