@@ -400,7 +400,9 @@ class Trader:
         self._tell("bar stream", feed.stream_problem if feed else "")
         self._tell("bars over REST", feed.rest_problem if feed else "")
         pulse, self._pulse = self._pulse, Pulse()
-        trouble = next(filter(None, [*self._troubles.values(), self._isolation.last_error]), "")
+        trouble = next(
+            filter(None, [self._desk.execution.alarms, *self._troubles.values(), self._isolation.last_error]), ""
+        )
         state: dict[str, Any] = {"last_error": trouble[:300], "watched": [], "last_bar_at": None}
         state["stale_symbols"] = len(feed.stale_symbols(now)) if feed and is_open else None
         state["quarantined_bars"] = feed.counts.quarantined if feed else None

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from positions.clock import Clock
 from positions.execution.limits import LONGEST_UNPROTECTED
 from positions.execution.performer import Performer
 from positions.execution.steps import ReadChanges, Settle
-from positions.execution.trade_state import agrees, held_up_since, shares_left
+from positions.execution.trade_state import ALARMS, HELD_UP, UNPROTECTED, agrees, held_up_since, shares_left
 from positions.fees import FeeRates
 from positions.isolation import Isolate, Work
 from positions.models import Trade
@@ -134,9 +135,19 @@ class Execution(Performer):
             for mine in self._live.values()
         )
 
+    @property
+    def alarms(self) -> str:
+        """The alarms that were raised and still hold, those of shares without a stop first; "" for none."""
+        holding: dict[str, list[str]] = {alarm: [] for alarm in ALARMS}
+        for symbol, mine in self._live.items():
+            since = mine.unprotected_since if mine.alarmed == UNPROTECTED else held_up_since(mine)
+            if mine.alarmed and since is not None:
+                holding[mine.alarmed].append(f"{mine.alarmed}: {symbol} since {since:%H:%M:%S} UTC")
+        return "; ".join(chain(*holding.values()))
+
     def _alarm(self, mine: LiveTrade) -> None:
         unprotected, now = mine.unprotected_since, self._clock.now()
-        since, alarm = unprotected or held_up_since(mine), "position_unprotected" if unprotected else "exit_held_up"
+        since, alarm = unprotected or held_up_since(mine), UNPROTECTED if unprotected else HELD_UP
         if since is not None and now - since >= LONGEST_UNPROTECTED and mine.alarmed != alarm:
             mine.alarmed = alarm
             log.error(

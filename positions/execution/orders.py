@@ -22,7 +22,7 @@ from positions.broker.port import (
 )
 from positions.clock import Clock
 from positions.execution.steps import Cancel, FindOrder, Insert, ReadOrders, Send, Step, Steps
-from positions.execution.trade_state import CLOSING, OVER, PROTECTING
+from positions.execution.trade_state import CLOSING, OVER, PROTECTING, UNPROTECTED
 from positions.isolation import Isolate, Work
 from positions.models import OrderIntent, Trade
 from positions.store import Change, LiveTrade
@@ -127,7 +127,7 @@ class Orders(ABC):
         if mine.unprotected_since is not None:
             mine.trade.unprotected_seconds += max(0.0, (moment - mine.unprotected_since).total_seconds())
             mine.unprotected_since = None
-            if mine.alarmed:
+            if mine.alarmed == UNPROTECTED:
                 log.warning("position_protected_again", trade=mine.trade.signal_key)
             mine.alarmed = ""
 

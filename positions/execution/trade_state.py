@@ -13,6 +13,8 @@ OVER = (IntentStatus.FILLED, IntentStatus.CANCELLED, IntentStatus.REPLACED, Inte
 OPEN_QUESTIONS = (IntentStatus.INTENDED, IntentStatus.UNKNOWN)
 PROTECTING = (IntentStep.STOP, IntentStep.MOVE)
 CLOSING = (IntentStep.STOP, IntentStep.MOVE, IntentStep.EXIT)
+#: What `LiveTrade.alarmed` may be, the worse one first.
+UNPROTECTED, HELD_UP = ALARMS = ("position_unprotected", "exit_held_up")
 
 
 def shares_left(mine: LiveTrade) -> int:

@@ -300,6 +300,16 @@ class Misreporting:
         return getattr(self._exchange, name)
 
 
+class Unanswering:
+    """A broker that answers nothing."""
+
+    def __getattr__(self, name):
+        def ask(*_):
+            raise Unavailable("no answer")
+
+        return ask
+
+
 def exits_sent() -> list[int]:
     return list(OrderIntent.objects.filter(step="exit").order_by("id").values_list("quantity", flat=True))
 
@@ -322,6 +332,7 @@ def test_shares_that_stay_reserved_are_asked_for_in_every_tick_and_an_alarm(in_t
             in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=1))
             in_trade.execution.resume()
     assert [each["event"] for each in logs if each["log_level"] == "error"] == ["position_unprotected"]
+    assert in_trade.execution.alarms.startswith("position_unprotected: KO since ")
     in_trade.execution._broker = in_trade.exchange
     with capture_logs() as logs:
         in_trade.execution.resume()
@@ -330,6 +341,24 @@ def test_shares_that_stay_reserved_are_asked_for_in_every_tick_and_an_alarm(in_t
     assert not in_trade.execution.urgent
     in_trade.bar(QUIET)
     assert in_trade.held() == 0
+
+
+def test_an_exit_that_was_held_up_and_goes_on_does_not_end_an_alarm_that_was_never_raised(in_trade):
+    in_trade.execution.isolate = Isolation("simulated", in_trade.clock).of
+    in_trade.execution._broker, began = Unanswering(), in_trade.clock.now()
+    in_trade.execution.exit(in_trade.store.live["KO"], LEAVE, 100.0)
+    assert in_trade.execution.alarms == ""
+    in_trade.clock.sleep_until(in_trade.clock.now() + timedelta(seconds=9))
+    with capture_logs() as logs:
+        in_trade.execution.resume()
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == ["exit_held_up"]
+    assert in_trade.execution.alarms == f"exit_held_up: KO since {began:%H:%M:%S} UTC"
+    in_trade.execution._broker = in_trade.exchange
+    with capture_logs() as logs:
+        in_trade.execution.resume()
+    assert exits_sent() == [10]
+    assert logs == []
+    assert in_trade.execution.alarms == ""
 
 
 def test_an_exit_that_works_is_not_sent_again_whatever_the_positions_say(in_trade):

@@ -238,6 +238,26 @@ def test_bars_that_stop_in_market_hours_are_told_once_and_so_is_their_return():
     assert logs == []
 
 
+def test_the_lease_tells_of_trades_first_then_of_bars_then_of_streams():
+    stage, told = Stage(store=MemoryStore("simulated")), []
+    stage.enter()
+    trader, mine = trader_of(stage), stage.world.store.live["KO"]
+    trader._updates = SimpleNamespace(trouble="the connection was lost")
+    trader._tenure = SimpleNamespace(renew=lambda **state: told.append(state["last_error"]))
+    trader._session, trader._last_bar_at = stage.session, stage.session.open
+    mine.alarmed, mine.unprotected_since = "position_unprotected", START
+    trader._tell_state(stage.session.open + timedelta(minutes=6))
+    mine.alarmed, mine.unprotected_since = "", None
+    trader._tell_state(stage.session.open + timedelta(minutes=6))
+    trader._last_bar_at += timedelta(minutes=6)
+    trader._tell_state(stage.session.open + timedelta(minutes=6))
+    assert told == [
+        f"position_unprotected: KO since {START:%H:%M:%S} UTC",
+        f"none since {START:%H:%M} UTC",
+        "the connection was lost",
+    ]
+
+
 def test_a_bar_that_a_feed_tells_again_is_taken_in_once():
     stage = Stage(store=MemoryStore("simulated"))
     trader, told = trader_of(stage), Arrival(batch(START, FLAT, NO_BAR), False)
