@@ -30,14 +30,13 @@ from positions.loop import TradingLoop
 from positions.market.bar_files import HISTORY_SESSIONS, StoredBars
 from positions.market.bars import BarHistory, Universe
 from positions.market.calendar import Session, sessions_between
-from positions.market.feeds import simulated
 from positions.market.feeds.alpaca.access import AlpacaAccess
 from positions.market.feeds.alpaca.feed import GRACE, AlpacaFeed
 from positions.market.feeds.alpaca.history import AlpacaBars
 from positions.market.feeds.fetching import fetch
 from positions.market.feeds.reading import BadBars
 from positions.market.quarantine import PriceMemory
-from positions.models import LIVE_STATUSES, Instrument, Trade
+from positions.models import LIVE_STATUSES, Trade
 from positions.reconcile import Reconciler
 from positions.rules import ExitSettings, RiskSettings
 from positions.store import OrmStore
@@ -50,13 +49,12 @@ from tradingsite.kit.options import INTERRUPTED, bad_input
 from tradingsite.notifying import notifying
 from tradingsite.privacy import without_secrets
 from tradingsite.replaying import wire
+from tradingsite.watchlist import watchlist
 
 log = structlog.get_logger(__name__)
 
 #: How long the lease TRADING lasts; a standby takes over within LEASE and its own look.
 LEASE, STANDBY_LOOK_S = timedelta(seconds=12), 1.0
-#: Symbols that stand for the market, the first of these that is on the watchlist.
-INDEXES = ("SPY", "QQQ", simulated.INDEX)
 CALENDAR_DAYS = 2 * timedelta(days=HISTORY_SESSIONS)
 #: What a minute of bars may need on the way, in time of the wall.
 WIRES = timedelta(seconds=0.2)
@@ -146,23 +144,6 @@ class AlpacaMarket:
             arrived=self._arrived,
             grace=at.grace,
         )
-
-
-def watchlist(book: str) -> Universe:
-    """The symbols of a book in the order in which they were put there, and those that it holds a trade of.
-
-    Raises CommandError (status 2) where there are none.
-    """
-    listed = list(Instrument.objects.filter(book=book).exclude(symbol__startswith="^").order_by("pk"))
-    if not listed:
-        raise bad_input(f"The watchlist of book {book} is empty; fill it in the admin (Positions, Watchlist).")
-    rows = [(each.symbol, each.sector, each.sector_etf, each.tradable) for each in listed]
-    known = {each.symbol for each in listed}
-    held = Trade.objects.filter(book=book, status__in=LIVE_STATUSES).exclude(symbol__in=known).order_by("pk")
-    rows += [(symbol, "", "", False) for symbol in held.values_list("symbol", flat=True)]
-    symbols, sectors, etfs, tradable = zip(*rows, strict=True)
-    index = next((symbols.index(name) for name in INDEXES if name in symbols), None)
-    return Universe(symbols, sectors, etfs, tradable, index)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from positions.models import ExternalPosition, Instrument, PositionExit, Trade, 
 from positions.words import ExitStatus, Feed, TradeStatus
 from tests.runs import run
 from tests.site.test_alpaca_server_command import serving
-from tradingsite.trading import watchlist
+from tradingsite.watchlist import watchlist
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
