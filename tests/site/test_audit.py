@@ -1,6 +1,7 @@
 """Stored features against stored bars: equal, different, or right when they were stored."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,15 +11,18 @@ from django.core.management import CommandError, call_command
 
 from ml.models import TradeFeatures
 from positions.market.bar_files import BarRows, StoredBars, microseconds
+from positions.market.bars import SessionBars
 from positions.market.feeds.file import FileFeed
 from positions.market.feeds.simulated import SimulatedMarket
-from positions.models import Instruction
+from positions.models import Instruction, Instrument
 from positions.words import Feed, InstructionKind, InstructionState
+from tests.live import trade_live
 from tests.runs import run
+from tradingsite.watchlist import watchlist
 
 pytestmark = pytest.mark.django_db
 
-BOOK = "replay:000000000000"
+BOOK, ACCOUNT = "replay:000000000000", "paper:audit"
 SYMBOLS = 6
 
 
@@ -31,10 +35,12 @@ def stored(tmp_path) -> Path:
     return tmp_path / "iex"
 
 
-def rows_of(bars, change=lambda values: values, seen_after: timedelta = timedelta(minutes=2)) -> BarRows:
+def rows_of(
+    bars, change=lambda values: values, seen_after: timedelta = timedelta(minutes=2), symbols: int = SYMBOLS
+) -> BarRows:
     names, starts, values = [], [], []
     for place, batch in enumerate(bars.batches()):
-        for row in range(SYMBOLS):
+        for row in range(symbols):
             bar = bars.values[:, place, row]
             if np.isfinite(bar[3]):
                 names.append(bars.universe.symbols[row])
@@ -50,12 +56,46 @@ def rows_of(bars, change=lambda values: values, seen_after: timedelta = timedelt
     )
 
 
-def audit(folder: Path, **options) -> tuple[int, dict]:
+class Watched:
+    """The simulated market as an account's watchlist knows it (a ReplayFeed), in the watchlist's order, without VIX."""
+
+    name, vix = Feed.SIMULATED, None
+
+    def __init__(self, market: SimulatedMarket) -> None:
+        self._market, self.length, self.universe = market, market.length, watchlist(ACCOUNT)
+
+    def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
+        columns = [self._market.universe.symbols.index(symbol) for symbol in self.universe.symbols]
+        for bars, trading in self._market.sessions():
+            yield SessionBars(bars.session, bars.length, self.universe, bars.values[:, :, columns]), trading
+
+
+@pytest.fixture
+def account_traded(settings, tmp_path) -> Path:
+    """A session of an account whose watchlist has an index and a sector's fund, neither tradable, and stocks of two
+    sectors, one without a fund; the folder has bars of other symbols too, and the watchlist is in no order."""
+    settings.VAR_DIR = tmp_path
+    listed = {
+        "XX": ("", "", False), "XT": ("Information Technology", "XT", False), "XFA": ("Financials", "", True),
+        "XTB": ("Information Technology", "XT", True), "XTA": ("Information Technology", "XT", True),
+        "XFB": ("Financials", "", True),
+    }  # fmt: skip
+    for symbol, (sector, etf, tradable) in listed.items():
+        Instrument.objects.create(book=ACCOUNT, symbol=symbol, sector=sector, sector_etf=etf, tradable=tradable)
+    bars_on_disk = StoredBars(tmp_path / "bars", Feed.SIMULATED)
+    for bars, _ in SimulatedMarket(1, seed=11, warm_up=1).sessions():
+        bars_on_disk.merge(bars.session, rows_of(bars, symbols=len(bars.universe)))
+    trade_live(ACCOUNT, Watched(SimulatedMarket(1, seed=11, warm_up=1)))
+    return bars_on_disk.folder
+
+
+def audit(folder: Path, book: str = BOOK, **options) -> tuple[int, dict]:
     day = TradeFeatures.objects.latest("session").session
     report = folder.parent / "audit.json"
     status = 0
+    options.setdefault("bars", folder)
     try:
-        call_command("audit_features", session=day, book=BOOK, bars=folder, json=report, **options)
+        call_command("audit_features", session=day, book=book, json=report, **options)
     except CommandError as error:
         status = error.returncode
     return status, json.loads(report.read_text())
@@ -74,6 +114,32 @@ def test_what_was_stored_is_what_the_bars_say(stored):
     assert report["unexplained"] == []
     for feature in report["features"]:
         assert (feature["equal"], feature["differs"], feature["late"]) == (report["signals"], 0, 0), feature["feature"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_account_is_audited_with_the_universe_that_its_watchlist_gave_to_trading(account_traded, named):
+    options = {} if named else {"bars": None}
+    status, report = audit(account_traded, ACCOUNT, **options)
+    assert report["signals"] > 10
+    differing = {each["feature"]: each["differs"] for each in report["features"] if each["differs"]}
+    assert (status, differing, report["unexplained"]) == (0, {}, [])
+    row = TradeFeatures.objects.filter(book=ACCOUNT, symbol="XTA").first()
+    assert None not in (row.sector_strength, row.index_rsi14, row.breadth_ema20, row.vix)
+
+
+@pytest.mark.parametrize("name", ["market", "vix", "symbols"])
+def test_files_of_which_trading_knew_nothing_are_refused_for_an_account(account_traded, tmp_path, name):
+    day = TradeFeatures.objects.latest("session").session
+    with pytest.raises(CommandError, match=f"leave --{name} out") as refused:
+        call_command("audit_features", session=day, book=ACCOUNT, **{name: tmp_path / "file.csv"})
+    assert refused.value.returncode == 2
+
+
+def test_an_account_whose_watchlist_was_emptied_cannot_be_audited(account_traded):
+    Instrument.objects.all().delete()
+    day = TradeFeatures.objects.latest("session").session
+    with pytest.raises(CommandError, match="The watchlist of book paper:audit is empty"):
+        call_command("audit_features", session=day, book=ACCOUNT)
 
 
 def test_a_value_that_the_bars_do_not_give_is_named_with_its_signal(stored, capsys):

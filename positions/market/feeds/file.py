@@ -47,7 +47,8 @@ class FileFeed:
     perhaps vwap; each symbol's bars are in order of time. `market` has timestamp, ew_index and pct_above_vwap, and adds
     the pseudo-symbol ^INDEX; without it the index is SPY, else QQQ, else ^INDEX made from the mean return of the
     tradable symbols. `vix` has date and close, one row a day. `symbols` has symbol, kind, gics_sector and sector_etf;
-    only a `stock` is tradable. Without `first` every session is traded; with it, earlier ones only warm up.
+    only a `stock` is tradable. `universe` is given instead of `market` and `symbols`; bars of other symbols are left
+    out. Without `first` every session is traded; with it, earlier ones only warm up.
 
     `skipped_rows` counts bad rows left out (of all files), `outside_session` the bars outside regular sessions, which
     are left out; `inputs_sha256` names the contents of the files. Raises BadBars.
@@ -63,6 +64,7 @@ class FileFeed:
         last: date | None = None,
         skip_bad_rows: bool = False,
         revised: bool = False,
+        universe: Universe | None = None,
     ) -> None:
         self.name = Feed.FILE
         self._first = first
@@ -86,7 +88,7 @@ class FileFeed:
             self.vix, bad = _read_vix(vix, skip_bad_rows)
             skipped += bad
         self.skipped_rows = skipped
-        self.universe = _universe(self._bars.symbols, self._listing, has_market=market is not None)
+        self.universe = universe or _universe(self._bars.symbols, self._listing, has_market=market is not None)
         inputs = {"bars": self._bars if bars.is_dir() else bars, "market": market, "vix": vix, "symbols": symbols}
         self.inputs_sha256 = _sha256(inputs)
 
@@ -101,7 +103,7 @@ class FileFeed:
     def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
         equal_weight = _EqualWeight(self.universe)
         for number, session in enumerate(self._bars.sessions):
-            values = self._bars.matrix(number, symbols=len(self.universe))
+            values = self._bars.matrix(number, self.universe.symbols)
             share = None
             if self.universe.symbols[-1] == INDEX:
                 if self._market is not None:
@@ -129,13 +131,16 @@ class _Bars:
     values: Floats
     outside_session: int
 
-    def matrix(self, number: int, symbols: int) -> Floats:
-        """One session as (6, bars, symbols), NaN where there is no bar."""
+    def matrix(self, number: int, symbols: tuple[str, ...]) -> Floats:
+        """One session of the symbols as (6, bars, symbols), NaN where there is no bar."""
         session = self.sessions[number]
         rows = slice(self.bounds[number], self.bounds[number + 1])
-        matrix = np.full((len(FIELDS), (session.close - session.open) // self.length, symbols), np.nan)
+        matrix = np.full((len(FIELDS), (session.close - session.open) // self.length, len(symbols)), np.nan)
         bar = (self.times[rows] - _microseconds(session.open)) // _span(self.length)
-        matrix[: len(self.values), bar, self.codes[rows]] = self.values[:, rows]
+        row_of = {symbol: row for row, symbol in enumerate(symbols)}
+        column = np.array([row_of.get(symbol, -1) for symbol in self.symbols], dtype=np.int64)[self.codes[rows]]
+        wanted = column >= 0
+        matrix[: len(self.values), bar[wanted], column[wanted]] = self.values[:, rows][:, wanted]
         return matrix
 
     def sha256(self) -> str:

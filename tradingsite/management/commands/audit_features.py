@@ -18,7 +18,8 @@ class Command(SiteCommand):
     help = (
         "Compute the features of a session's signals again from the stored bars, by the code that trades, and "
         "compare them with what was stored when the signals were given: equal, different, or right then and other "
-        "since the bars were corrected."
+        "since the bars were corrected. An account is audited with its watchlist as it is now: a symbol added, changed "
+        "or removed since `trade` read it makes features of the market and of the sectors differ."
     )
     example = "--session 2026-11-20 --book paper:MINE"
     exit_status = {
@@ -35,8 +36,10 @@ class Command(SiteCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         from ml.models import TradeFeatures
+        from positions.books import is_at_alpaca
         from positions.market.feeds.file import BadBars, FileFeed
         from tradingsite.audit import NothingToAudit, audit
+        from tradingsite.watchlist import watchlist
 
         book, day = options["book"], options["session"]
         stored = TradeFeatures.objects.filter(book=book, session=day).first()
@@ -46,6 +49,11 @@ class Command(SiteCommand):
         if not bars.exists():
             raise bad_input(f"There are no stored bars in {bars}; give --bars, or download them with fetch_bars.")
         files = {name: options[name] for name in ("market", "vix", "symbols", "skip_bad_rows")}
+        if is_at_alpaca(book):
+            for name in ("market", "vix", "symbols"):
+                if files[name]:
+                    raise bad_input(f"Book {book} was traded by its watchlist alone; leave --{name} out.")
+            files["universe"] = watchlist(book)
         try:
             first_seen = FileFeed(bars, last=day, **files)
             revised = FileFeed(bars, last=day, revised=True, **files) if bars.is_dir() else None
