@@ -118,9 +118,9 @@ class LiveOptions:
 class AlpacaMarket:
     """Implements positions.trader.Market."""
 
-    def __init__(self, at: Venue, universe: Universe, arrived: Event) -> None:
+    def __init__(self, at: Venue, universe: Universe, arrived: Event, screen: Console) -> None:
         self.stored = StoredBars(settings.VAR_DIR / "bars", at.feed)
-        self._venue, self._universe, self._arrived = at, universe, arrived
+        self._venue, self._universe, self._arrived, self._screen = at, universe, arrived, screen
 
     def _rest(self) -> AlpacaBars:
         timeouts = (settings.ALPACA_CONNECT_TIMEOUT, settings.ALPACA_READ_TIMEOUT)
@@ -129,7 +129,12 @@ class AlpacaMarket:
     def history(self, session: Session) -> BarHistory:
         symbols = [symbol for symbol in self._universe.symbols if not symbol.startswith("^")]
         before = sessions_between(session.day - CALENDAR_DAYS, session.day - timedelta(days=1))[-HISTORY_SESSIONS:]
-        fetch(self.stored, self._rest(), symbols, before, self._venue.clock, lambda done: None)
+        done = fetch(self.stored, self._rest(), symbols, before, self._venue.clock, lambda done: None)
+        barless = sorted(done.bad_symbols + done.empty)
+        if barless:
+            log.warning("symbols_without_bars", symbols=barless, todo="check the watchlist")
+            told = f"No bars in the last {len(before)} sessions of {', '.join(barless)}: check the watchlist."
+            self._screen.print(told, soft_wrap=True)
         return self.stored.history(session.day, self._universe)
 
     def feed(self, session: Session, memory: PriceMemory) -> AlpacaFeed:
@@ -304,7 +309,7 @@ def _trade(screen: Console, book: str, at: Venue, held: Tenure, signals: Signals
         reconciler = Reconciler(
             at.feed, leased, store, desk.execution, desk.bank, options.external, lambda: options.exits
         )
-        market = AlpacaMarket(at, universe, updates.wake)
+        market = AlpacaMarket(at, universe, updates.wake, screen)
         loop = TradingLoop(desk)
         trader = Trader(
             desk,

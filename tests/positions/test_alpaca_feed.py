@@ -2,12 +2,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from structlog.testing import capture_logs
 
 from positions.broker.alpaca import TradingAccess
@@ -186,6 +188,24 @@ def test_a_malformed_symbol_costs_the_others_nothing(server: AlpacaDataServer, c
     bars = source(server, clock)
     assert bars.bars(["KO", "NO-SUCH", "K0"], OPEN, minute(5)).symbols == ("KO",)
     assert bars.bad_symbols == {"NO-SUCH", "K0"}
+
+
+def test_symbols_of_which_the_history_has_no_bar_are_named_on_the_screen_and_in_the_log(
+    server: AlpacaDataServer, clock: ReplayClock, settings: Any, tmp_path: Path
+) -> None:
+    settings.VAR_DIR = tmp_path
+    server.add("KO", bar(OPEN, 70.0))
+    access = AlpacaAccess(KEY, SECRET, Feed.IEX, server.origin)
+    venue = Venue(TradingAccess(KEY, SECRET, live=False), access, clock, Feed.IEX)
+    universe = Universe(("NONE", "KO", "NO-SUCH"), ("",) * 3, ("",) * 3, (True,) * 3, index=None)
+    today = session_of(clock.now().date())
+    assert today is not None
+    with capture_logs() as logs:
+        AlpacaMarket(venue, universe, Event(), Console(file=(told := StringIO()), width=80)).history(today)
+        only_ko = Universe(("KO",), ("",), ("",), (True,), index=None)
+        AlpacaMarket(venue, only_ko, Event(), Console(file=told)).history(today)
+    assert told.getvalue() == "No bars in the last 10 sessions of NO-SUCH, NONE: check the watchlist.\n"
+    assert [each["symbols"] for each in logs if each["event"] == "symbols_without_bars"] == [["NO-SUCH", "NONE"]]
 
 
 # The live feed
@@ -367,7 +387,9 @@ def test_a_wild_first_print_of_a_session_reaches_neither_indicators_nor_the_stor
     for number, price in enumerate((700.0, 71.0)):
         server.add("KO", bar(minute(number), price))
     venue = Venue(TradingAccess(KEY, SECRET, live=False), access, clock, Feed.IEX)
-    feed = AlpacaMarket(venue, UNIVERSE, Event()).feed(SESSION, PriceMemory.of(np.array([70.0, np.nan, np.nan])))
+    feed = AlpacaMarket(venue, UNIVERSE, Event(), Console(quiet=True)).feed(
+        SESSION, PriceMemory.of(np.array([70.0, np.nan, np.nan]))
+    )
     feed.step()
     told = [closes(arrival.batch)[0] for arrival in (feed.take(0.001), feed.take(0.001)) if arrival]
     assert told == [None, 71.0]
