@@ -1,6 +1,5 @@
 """A whole session traded over HTTP and WebSocket, by the real SDK, at a simulated Alpaca in another process."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +13,8 @@ from structlog.testing import capture_logs
 
 from ml.features import FEATURES, Group
 from ml.models import TradeFeatures
-from positions.market.bar_files import StoredBars
-from positions.market.bars import SessionBars
 from positions.market.calendar import session_of
+from positions.market.feeds.file import FileFeed
 from positions.market.feeds.simulated import SimulatedMarket
 from positions.models import ExternalPosition, Instrument, PositionExit, Trade, WorkerLease
 from positions.words import ExitStatus, Feed, TradeStatus
@@ -32,25 +30,6 @@ DAY = date(2024, 12, 24)
 SPEED = "60"
 #: Share of the bars that a busy machine may see too late at this speed; nothing is entered on them.
 MOST_LATE = 0.25
-
-
-class AsStored:
-    """The bars that live trading stored, as it first saw them (a ReplayFeed)."""
-
-    name, vix = Feed.SIMULATED, None
-
-    def __init__(self, folder: Path) -> None:
-        self._stored = StoredBars(folder, Feed.SIMULATED)
-        self.length, self.universe = self._stored.length, watchlist(BOOK)
-
-    def row(self, signal_key: str) -> int:
-        return self.universe.symbols.index(signal_key.partition("-")[0])
-
-    def sessions(self) -> Iterator[tuple[SessionBars, bool]]:
-        for day in self._stored.days():
-            session = session_of(day)
-            assert session is not None
-            yield self._stored.session_bars(session, self.universe), day == DAY
 
 
 @pytest.fixture
@@ -100,7 +79,7 @@ def test_a_session_over_http_is_that_of_a_replay_of_its_bars(listed: None, setti
     assert session is not None
     assert max(trade.exited_at for trade in closed) < session.close
 
-    bars = AsStored(settings.VAR_DIR / "bars")
+    bars = FileFeed(settings.VAR_DIR / "bars" / Feed.SIMULATED, first=DAY, universe=watchlist(BOOK))
     run(bars)
     replayed = {trade.signal_key: trade for trade in Trade.objects.filter(book="simulated")}
     late = {told["bar"] + bars.length for told in logs if told["event"] == "bar_too_late"}
@@ -118,5 +97,6 @@ def test_a_session_over_http_is_that_of_a_replay_of_its_bars(listed: None, setti
         for plan in ("planned_entry", "initial_stop", "target", "signal_at", "entry_volume"):
             assert getattr(ours, plan) == getattr(theirs, plan), (key, plan)
         minute = (ours.entered_at - session.open) // bars.length
-        low, high = values[2, minute, bars.row(key)], values[1, minute, bars.row(key)]
+        row = bars.universe.symbols.index(ours.symbol)
+        low, high = values[2, minute, row], values[1, minute, row]
         assert low - 0.02 <= float(ours.entry_price) <= high + 0.02, key
