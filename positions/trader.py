@@ -299,12 +299,12 @@ class Trader:
 
     def _tick(self, now: datetime) -> None:
         before, self._last_tick = self._broker.requests_sent, now
+        session = self._session or next_session(now)
         with self._isolation.of(Work("tick")):
             if self._session is None:
                 self._loop.settle()
             else:
                 self._loop.tick(now)
-            session = self._session or next_session(now)
             self._leave_by_the_clock(now, session)
             self._leave_if_told(now, session)
         with self._isolation.of(Work("instructions")):
