@@ -180,7 +180,8 @@ class PerformanceTracker:
 
     def read(self, first: date = date.min, last: date = date.max) -> dict[date, SessionRecord]:
         """Everything known of the sessions that had a signal or an error, in order of time. Six queries however many
-        there are, which read no other session. What is written in between is left out where it does not fit."""
+        there are, which read no other session. A prediction or a stop move of a signal that came after signals were
+        read is left out with it."""
         records: dict[date, SessionRecord] = {}
         session_of: dict[str, date] = {}
         within = {"book": self.book, "session__range": (first, last)}

@@ -125,7 +125,7 @@ def _last(
     now = _market_time(leases, now)
     tracker, today = PerformanceTracker(book), session_of(now.astimezone(NEW_YORK).date())
     day = tracker.last_session()
-    if today and now >= today.open and _has_seen(today.day, leases):
+    if today and _has_seen(today.day, leases):
         day = today.day
     if day is None or (last and day < last.session):
         return last, False

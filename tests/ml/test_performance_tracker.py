@@ -220,6 +220,21 @@ def test_a_signal_that_comes_while_its_session_is_read_waits_for_the_next_readin
     assert len(PerformanceTracker(BOOK).read(DAY, DAY)[DAY].scores) == 1
 
 
+def test_a_stop_that_moves_in_a_session_whose_first_trade_comes_while_it_is_read_waits_too() -> None:
+    late: list[Trade] = []
+
+    def comes_late(execute: Any, sql: str, *about: Any) -> Any:
+        if not late and sql.startswith("SELECT") and 'FROM "stop_moves"' in sql:
+            late.append(TradeFactory(signal_at=TEN))
+            move_stop(late[0], StopMoveStatus.CONFIRMED)
+        return execute(sql, *about)
+
+    with connection.execute_wrapper(comes_late):
+        assert PerformanceTracker(BOOK).read(DAY, DAY) == {}
+    assert late
+    assert PerformanceTracker(BOOK).read(DAY, DAY)[DAY].breakeven_moves == 1
+
+
 def test_recording_again_replaces_the_row() -> None:
     closed(10, 1.0)
     stored()
